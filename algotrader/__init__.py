@@ -1,0 +1,1 @@
+"""Wiring: settings, addresses and the ASGI application. Nothing imports it but Django."""

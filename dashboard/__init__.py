@@ -1,0 +1,1 @@
+"""Dashboard: the present, shown."""

@@ -1,0 +1,105 @@
+"""`/api/dashboard`, the chart's candles, and what monitoring reads."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.exceptions import ChannelFull
+from channels.layers import get_channel_layer
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+from ninja.errors import HttpError
+
+from dashboard import store
+from orders.encoding import decimal_text
+from trading import store as trading_store
+from trading.live.broadcast import ENGINE_CHANNEL
+
+router = Router()
+
+ENGINE_ANSWERS_SECONDS = 1.0
+MOST_CANDLES = 2000
+
+
+@router.get("dashboard", tags=["dashboard"])
+def dashboard(request: HttpRequest) -> dict[str, Any]:
+    """The state that the WebSocket's `snapshot` carries; from the database when no engine answers."""
+    return current_snapshot()
+
+
+def current_snapshot() -> dict[str, Any]:
+    """The running engine's own state, or what the database knows when there is none or it does not answer."""
+    if trading_store.live_lease() is not None:
+        answer = async_to_sync(_ask_engine)()
+        if answer is not None:
+            return answer
+    return store.snapshot()
+
+
+async def _ask_engine() -> dict[str, Any] | None:
+    layer = get_channel_layer()
+    reply = await layer.new_channel()
+    try:
+        await layer.send(ENGINE_CHANNEL, {"type": "snapshot.request", "reply": reply})
+        async with asyncio.timeout(ENGINE_ANSWERS_SECONDS):
+            answer = await layer.receive(reply)
+    except (TimeoutError, ChannelFull):
+        return None
+    data: dict[str, Any] = json.loads(answer["text"])["data"]
+    return data
+
+
+@router.get("candles", tags=["dashboard"])
+def candles(request: HttpRequest, symbol: str, limit: int = 400) -> dict[str, Any]:
+    """A symbol's latest candles with averages, entries and exits among them, and the open position's stop."""
+    if not 1 <= limit <= MOST_CANDLES:
+        raise HttpError(400, f"limit must be from 1 to {MOST_CANDLES}.")
+    return store.chart(symbol.upper(), limit=limit)
+
+
+@router.get("health", auth=None, tags=["monitoring"])
+def health(request: HttpRequest) -> dict[str, str]:
+    """The web process answers; nothing is said about the engine or the market."""
+    return {"status": "ok"}
+
+
+@router.get("metrics", tags=["monitoring"])
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Figures of engine and ledger in Prometheus' text format."""
+    text = "".join(f"{line}\n" for line in metric_lines(store.figures()))
+    return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def metric_lines(figures: store.Figures) -> Iterator[str]:
+    """The lines of Prometheus' text format; what is unknown is left out."""
+    yield from _gauge("algotrader_engine_up", "Whether an engine holds a live lease.", int(figures.engine_is_running))
+    if figures.heartbeat_age_seconds is not None:
+        age = round(figures.heartbeat_age_seconds, 3)
+        yield from _gauge("algotrader_engine_heartbeat_age_seconds", "Seconds since the engine's last heartbeat.", age)
+    yield from _described("algotrader_orders", "Orders of the current account by state.")
+    for state, count in figures.orders_by_state.items():
+        yield f'algotrader_orders{{state="{state}"}} {count}'
+    yield from _gauge("algotrader_trades", "Completed round trips of the current account.", figures.trades)
+    yield from _gauge(
+        "algotrader_realized_pnl_dollars", "Profit of all completed round trips.", decimal_text(figures.realized_pnl)
+    )
+    yield from _gauge("algotrader_open_positions", "Open positions.", figures.open_positions)
+    yield from _gauge(
+        "algotrader_unprotected_positions", "Open positions without a working stop.", figures.unprotected_positions
+    )
+    yield from _gauge("algotrader_halted", "Whether the operator has halted trading.", int(figures.is_halted))
+    yield from _described("algotrader_breaker_tripped", "Circuit breakers that have tripped in the latest session.")
+    for breaker in figures.breakers:
+        yield f'algotrader_breaker_tripped{{breaker="{breaker}"}} 1'
+
+
+def _gauge(name: str, help_text: str, value: float | str) -> Iterator[str]:
+    yield from _described(name, help_text)
+    yield f"{name} {value}"
+
+
+def _described(name: str, help_text: str) -> Iterator[str]:
+    yield f"# HELP {name} {help_text}"
+    yield f"# TYPE {name} gauge"

@@ -1,0 +1,1 @@
+"""Orders: what an order is and how it lives."""

@@ -1,0 +1,361 @@
+"""The bridge between orders and their tables: every function is one transaction, every query one account's."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+from uuid import UUID, uuid5
+
+from django.db import transaction
+
+from orders import models
+from orders.encoding import decode, decode_fact, encode, encode_fact
+from orders.events import Created, Fact, Filled
+from orders.lifecycle import TERMINAL, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
+from orders.portfolio import Trade
+
+ZERO = Decimal(0)
+TRADES = UUID("3b0d5a86-52e1-4d0f-9d5c-6c2f8f3f1a44")  # namespace of trade ids
+ORDER_FIELDS = tuple(field.name for field in fields(Order))
+TRADE_FIELDS = tuple(field.name for field in fields(Trade))
+
+
+class StaleOrder(Exception):
+    """The order in the ledger is not the one the change was made to: nothing was written."""
+
+
+class UnfaithfulRecord(Exception):
+    """The change is not what its fact does to the order, so history could not be replayed: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """A row of `order_event`: the order's states before and after `fact`, and when it was written by the wall clock."""
+
+    id: int
+    event_type: str
+    old_state: str | None
+    new_state: str
+    broker_id: str | None
+    fact: Fact
+    recorded_real_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedTrade:
+    """A row of `trade` with what people noted about it."""
+
+    trade_id: str
+    trade: Trade
+    run_id: int | None
+    settings_hash: str
+    corrects_trade_id: str | None
+    recorded_real_at: datetime
+    notes: tuple[str, ...]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def record_order(
+    order: Order, fact: Fact, before: Order | None, *, account_id: str, run_id: int | None, real_at: datetime
+) -> None:
+    """Writes an order as `fact` left it, and the fact itself. `before` is the order before it, None for a new one.
+
+    Raises:
+        StaleOrder: the ledger's row is not `before`.
+        UnfaithfulRecord: applying `fact` to `before` does not give `order`.
+    """
+    if not account_id:
+        raise UnfaithfulRecord(f"order {order.local_id} belongs to no account")
+    if isinstance(fact, Created) != (before is None) or (before is not None and apply(before, fact) != order):
+        raise UnfaithfulRecord(f"order {order.local_id} is not what {fact.event_type} makes of it")
+    columns = _columns(order)
+    if before is None:
+        models.OrderState.objects.create(account_id=account_id, run_id=run_id, recorded_real_at=real_at, **columns)
+    else:
+        known = _columns(before)
+        changes = {name: value for name, value in columns.items() if value != known[name]}
+        rows = models.OrderState.objects.filter(local_id=order.local_id, account_id=account_id, version=before.version)
+        if rows.update(run_id=run_id, recorded_real_at=real_at, **changes) != 1:
+            raise StaleOrder(f"order {order.local_id} is not at version {before.version} in the ledger")
+    _append_event(order, fact, before, account_id=account_id, run_id=run_id, real_at=real_at)
+
+
+@transaction.atomic
+def record_trade(
+    trade: Trade,
+    *,
+    account_id: str,
+    run_id: int | None,
+    settings_hash: str,
+    real_at: datetime,
+    corrects_trade_id: str | None = None,
+) -> str:
+    """Writes a round trip and returns its trade id; one that is there already is left alone.
+
+    The id follows from the correlation id, and from how many trades of it there are: a late execution can open the
+    position again, a correction names the trade it replaces.
+    """
+    rows = list(models.Trade.objects.filter(account_id=account_id, correlation_id=trade.correlation_id).order_by("id"))
+    for row in rows:
+        if _load_trade(row) == trade and row.corrects_trade_id == corrects_trade_id:
+            return row.trade_id
+    trade_id = str(uuid5(TRADES, f"{account_id}|{trade.correlation_id}|{len(rows)}"))
+    models.Trade.objects.create(
+        trade_id=trade_id,
+        account_id=account_id,
+        run_id=run_id,
+        settings_hash=settings_hash,
+        recorded_real_at=real_at,
+        corrects_trade_id=corrects_trade_id,
+        duration_seconds=max(trade.duration_seconds, 0),  # the times of two executions may come from two clocks
+        **{name: _plain(getattr(trade, name)) for name in TRADE_FIELDS},
+    )
+    return trade_id
+
+
+# --- what the engine needs to go on -----------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def unfinished_orders(account_id: str) -> list[Order]:
+    """Every order that is not terminal here, oldest first."""
+    open_states = [str(state) for state in OrderState if state not in TERMINAL]
+    rows = models.OrderState.objects.filter(account_id=account_id, state__in=open_states)
+    return [load_order(row) for row in rows.order_by("id")]
+
+
+@transaction.atomic
+def open_round_trips(account_id: str) -> list[tuple[Order, list[Filled]]]:
+    """All orders, with their executions, of round trips that are not written down as trades yet.
+
+    The executions come in the order in which they were recorded: an order appears again when another's came between.
+    Orders without any come last. A round trip counts as open while shares are held or no trade names it.
+    """
+    held: dict[str, Decimal] = defaultdict(Decimal)
+    rows = models.OrderState.objects.filter(account_id=account_id).exclude(qty_filled=0)
+    for correlation_id, role, qty in rows.values_list("correlation_id", "role", "qty_filled"):
+        held[correlation_id] += qty if role == Role.ENTRY else -qty
+    traded = set(models.Trade.objects.filter(account_id=account_id).values_list("correlation_id", flat=True))
+    open_ones = [correlation_id for correlation_id, qty in held.items() if qty or correlation_id not in traded]
+    orders = {row.local_id: load_order(row) for row in _orders_of(account_id, open_ones)}
+    events = models.OrderEvent.objects.filter(order_local__local_id__in=list(orders), qty_filled__isnull=False)
+    runs = groupby(events.order_by("id"), key=lambda event: event.order_local_id)
+    executed = [(orders[local_id], [_filled(event) for event in run]) for local_id, run in runs]
+    return executed + [(order, []) for order in orders.values() if not order.qty_filled]
+
+
+@transaction.atomic
+def orders_by_correlation(account_id: str, correlation_id: str) -> list[Order]:
+    """The orders that came of one signal, oldest first."""
+    return [load_order(row) for row in _orders_of(account_id, [correlation_id])]
+
+
+@transaction.atomic
+def find_order(account_id: str, local_id: str) -> Order | None:
+    """The order of that local id."""
+    row = models.OrderState.objects.filter(account_id=account_id, local_id=local_id).first()
+    return load_order(row) if row else None
+
+
+@transaction.atomic
+def find_order_by_broker_id(account_id: str, broker_id: str) -> Order | None:
+    """The order that has, or ever had, that id at the broker."""
+    event = models.OrderEvent.objects.filter(account_id=account_id, broker_id=broker_id).first()
+    return find_order(account_id, event.order_local_id) if event else None
+
+
+@transaction.atomic
+def trades_of_session(account_id: str, *, since: datetime, until: datetime) -> list[Trade]:
+    """Trades closed from `since` to before `until`, in the order in which they were worked off; corrected ones once."""
+    rows = models.Trade.objects.filter(account_id=account_id, correction__isnull=True)
+    return [_load_trade(row) for row in rows.filter(exit_at__gte=since, exit_at__lt=until).order_by("id")]
+
+
+@transaction.atomic
+def trades_of_run(run_id: int) -> list[Trade]:
+    """Trades that a run of the engine closed, in the order in which they were worked off; corrected ones once."""
+    return [_load_trade(row) for row in models.Trade.objects.filter(run_id=run_id, correction=None).order_by("id")]
+
+
+@transaction.atomic
+def orders_of_run(run_id: int) -> list[Order]:
+    """Orders that a run of the engine made or changed, oldest first."""
+    touched = models.OrderEvent.objects.filter(run_id=run_id).values("order_local_id")
+    return [load_order(row) for row in models.OrderState.objects.filter(local_id__in=touched).order_by("id")]
+
+
+@transaction.atomic
+def entries_submitted(account_id: str, *, since: datetime) -> dict[str, int]:
+    """How many entries were made for each symbol since a moment of market time."""
+    rows = models.OrderState.objects.filter(account_id=account_id, role=str(Role.ENTRY), created_at__gte=since)
+    return dict(Counter(rows.values_list("symbol", flat=True)))
+
+
+@transaction.atomic
+def rebuild(account_id: str) -> list[Order]:
+    """Every order as its events alone make it, oldest first: what `order_state` must say."""
+    orders: dict[str, Order] = {}
+    for event in models.OrderEvent.objects.filter(account_id=account_id).order_by("id").iterator():
+        fact = _fact(event)
+        if isinstance(fact, Created):
+            orders[fact.local_id] = decode(Order, event.detail["order"])
+        else:
+            orders[fact.local_id] = apply(orders[fact.local_id], fact)
+    return list(orders.values())
+
+
+# --- what the pages show ----------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def recent_orders(
+    account_id: str, *, symbol: str = "", unfinished_only: bool = False, limit: int = 100, offset: int = 0
+) -> list[Order]:
+    """Orders, newest first."""
+    rows = models.OrderState.objects.filter(account_id=account_id, **({"symbol": symbol} if symbol else {}))
+    if unfinished_only:
+        rows = rows.exclude(state__in=[str(state) for state in TERMINAL])
+    return [load_order(row) for row in rows.order_by("-id")[offset : offset + limit]]
+
+
+@transaction.atomic
+def events_of(account_id: str, local_id: str) -> list[RecordedEvent]:
+    """Everything that happened to one order, in order."""
+    rows = models.OrderEvent.objects.filter(account_id=account_id, order_local__local_id=local_id).order_by("version")
+    return [
+        RecordedEvent(
+            id=row.pk,
+            event_type=row.event_type,
+            old_state=row.old_state,
+            new_state=row.new_state,
+            broker_id=row.broker_id,
+            fact=_fact(row),
+            recorded_real_at=row.recorded_real_at,
+        )
+        for row in rows
+    ]
+
+
+@transaction.atomic
+def recent_trades(
+    account_id: str,
+    *,
+    symbol: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = 100,
+    offset: int = 0,
+) -> list[RecordedTrade]:
+    """Trades closed from `since` to before `until`, latest exit first; a corrected trade only as its correction."""
+    rows = models.Trade.objects.filter(account_id=account_id, correction__isnull=True).prefetch_related("notes")
+    if symbol:
+        rows = rows.filter(symbol=symbol)
+    if since is not None:
+        rows = rows.filter(exit_at__gte=since)
+    if until is not None:
+        rows = rows.filter(exit_at__lt=until)
+    rows = rows.order_by("-exit_at", "-id")
+    return [_recorded_trade(row) for row in rows[offset : None if limit is None else offset + limit]]
+
+
+# --- rows and values --------------------------------------------------------------------------------------------------
+
+
+def load_order(row: models.OrderState) -> Order:
+    """The order of a row."""
+    values = {name: getattr(row, name) for name in ORDER_FIELDS}
+    values |= {
+        "side": Side(row.side),
+        "role": Role(row.role),
+        "order_type": OrderType(row.order_type),
+        "time_in_force": TimeInForce(row.time_in_force),
+        "state": OrderState(row.state),
+    }
+    return Order(**values)
+
+
+def _load_trade(row: models.Trade) -> Trade:
+    return Trade(**{name: getattr(row, name) for name in TRADE_FIELDS} | {"side": Side(row.side)})
+
+
+def _recorded_trade(row: models.Trade) -> RecordedTrade:
+    return RecordedTrade(
+        trade_id=row.trade_id,
+        trade=_load_trade(row),
+        run_id=row.run_id,
+        settings_hash=row.settings_hash,
+        corrects_trade_id=row.corrects_trade_id,
+        recorded_real_at=row.recorded_real_at,
+        notes=tuple(note.note for note in row.notes.all()),
+    )
+
+
+def _orders_of(account_id: str, correlation_ids: Sequence[str]) -> Iterable[models.OrderState]:
+    return models.OrderState.objects.filter(account_id=account_id, correlation_id__in=correlation_ids).order_by("id")
+
+
+def _fact(event: models.OrderEvent) -> Fact:
+    return decode_fact({name: value for name, value in event.detail.items() if name != "order"})
+
+
+def _filled(event: models.OrderEvent) -> Filled:
+    fact = _fact(event)
+    if not isinstance(fact, Filled):
+        raise TypeError(f"event {event.pk} has a quantity, but is no execution")
+    return fact
+
+
+def _columns(order: Order) -> dict[str, Any]:
+    columns = {name: _plain(getattr(order, name)) for name in ORDER_FIELDS}
+    return {**columns, "client_order_id": order.client_order_id, "avg_fill_price": order.avg_fill_price}
+
+
+def _plain(value: Any) -> Any:
+    """Words of an enumeration as the text that they are."""
+    return str(value) if isinstance(value, str) else value
+
+
+def _append_event(
+    order: Order, fact: Fact, before: Order | None, *, account_id: str, run_id: int | None, real_at: datetime
+) -> None:
+    detail = encode_fact(fact)
+    if isinstance(fact, Created):
+        detail["order"] = encode(order)
+    execution: dict[str, Any] = {}
+    if isinstance(fact, Filled):
+        execution = {
+            "qty_filled": fact.qty,
+            "fill_price": fact.price,
+            "filled_at": fact.filled_at,
+            "commission": fact.commission,
+            "execution_id": fact.execution_id,
+        }
+    models.OrderEvent.objects.create(
+        account_id=account_id,
+        run_id=run_id,
+        recorded_real_at=real_at,
+        recorded_at=fact.at,
+        order_local_id=order.local_id,
+        event_type=_event_type(order, fact),
+        old_state=str(before.state) if before else None,
+        new_state=str(order.state),
+        version=order.version,
+        broker_id=order.broker_id,
+        client_order_id=order.client_order_id,
+        stop_price=order.stop_price,
+        detail=detail,
+        **execution,
+    )
+
+
+def _event_type(order: Order, fact: Fact) -> str:
+    """Executions are always named as such, also where reconciliation found them; other forced facts are `forced`."""
+    if isinstance(fact, Filled):
+        return "fill" if order.state is OrderState.FILLED else "partial_fill"
+    return "forced" if fact.forced else fact.event_type

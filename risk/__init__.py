@@ -1,0 +1,1 @@
+"""Risk: what may be sent."""

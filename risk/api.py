@@ -1,0 +1,76 @@
+"""`/api/settings`, and who may change things through the API."""
+
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpRequest
+from ninja import Body, Router, Schema
+from ninja.errors import HttpError
+
+from risk import store
+from risk.config import SETTINGS, ConfigError, as_text, mask
+
+router = Router(tags=["settings"])
+
+TOKEN_USER = "token"
+
+
+class SettingOut(Schema):
+    """A setting as it is in effect now; secrets are masked. `restart` says that a change needs one."""
+
+    key: str
+    variable: str
+    value: str
+    source: str
+    bounds: str
+    restart: bool
+    editable: bool
+    help: str
+
+
+def operator(request: HttpRequest) -> str:
+    """Name of the one who asks for a change: a staff user, or whoever has the bearer token. Refuses others with 403."""
+    if getattr(request, "auth", None) == TOKEN_USER:
+        return TOKEN_USER
+    if request.user.is_authenticated and request.user.is_staff:
+        return request.user.get_username()
+    raise HttpError(403, "Only staff users may do this.")
+
+
+@router.get("settings", response=list[SettingOut])
+def read_settings(request: HttpRequest) -> list[SettingOut]:
+    """Every setting in effect, the changes of the settings page included."""
+    config = store.effective(settings.ALGO)
+    return [
+        SettingOut(
+            key=setting.key,
+            variable=setting.variable,
+            value=mask(setting, config[setting.key]),
+            source=config.source(setting.key),
+            bounds=setting.bounds,
+            restart=setting.restart,
+            editable=setting.ui,
+            help=setting.help,
+        )
+        for setting in SETTINGS
+    ]
+
+
+@router.put("settings", response=list[SettingOut])
+def change_settings(
+    request: HttpRequest, changes: Body[dict[str, str | bool | int | float | list[str] | None]]
+) -> list[SettingOut]:
+    """Changes settings by key, all of them or none; null goes back to what the environment says."""
+    by, now = operator(request), datetime.now(UTC)
+    try:
+        with transaction.atomic():
+            for key, value in changes.items():
+                if value is None:
+                    store.reset_override(key, by=by, real_at=now)
+                else:
+                    text = as_text(tuple(value) if isinstance(value, list) else value)
+                    store.set_override(key, text, by=by, config=settings.ALGO, real_at=now)
+    except ConfigError as error:
+        raise HttpError(400, str(error)) from None
+    return read_settings(request)

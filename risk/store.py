@@ -1,0 +1,170 @@
+"""The bridge to the tables of risk: sessions with breaker and halt, and the settings changed on the settings page."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from django.db import transaction
+
+from risk import models
+from risk.config import BY_KEY, Config, ConfigError, setting_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """A session's risk state. `breaker` names what tripped, separated by commas; times are market time."""
+
+    date: date
+    start_equity: Decimal
+    breaker: str
+    tripped_at: datetime | None
+    halted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of a setting; None stands for no override. `changed_at` is the wall clock."""
+
+    key: str
+    old_value: str | None
+    new_value: str | None
+    changed_by: str
+    changed_at: datetime
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def load_session(account_id: str, day: date) -> SessionState | None:
+    """The session of a New York date, None if it has not begun here."""
+    row = models.TradingSession.objects.filter(account_id=account_id, date=day).first()
+    if row is None or row.start_equity is None:
+        return None
+    return SessionState(
+        date=row.date,
+        start_equity=row.start_equity,
+        breaker=row.breaker,
+        tripped_at=row.tripped_at,
+        halted=row.halted,
+    )
+
+
+@transaction.atomic
+def save_session(
+    account_id: str,
+    day: date,
+    *,
+    opens_at: datetime,
+    closes_at: datetime,
+    start_equity: Decimal,
+    breaker: str,
+    tripped_at: datetime | None,
+    halted: bool,
+    run_id: int | None,
+    real_at: datetime,
+) -> None:
+    """Writes a session. A halt is only ever added: it holds, into later sessions too, until `set_halted` lifts it.
+
+    So an engine that hung while the operator halted from outside cannot undo that when it wakes.
+    """
+    models.TradingSession.objects.update_or_create(
+        account_id=account_id,
+        date=day,
+        defaults={
+            "opens_at": opens_at,
+            "closes_at": closes_at,
+            "start_equity": start_equity,
+            "breaker": breaker,
+            "tripped_at": tripped_at,
+            "halted": halted or is_halted(account_id),
+            "run_id": run_id,
+            "recorded_real_at": real_at,
+        },
+    )
+
+
+@transaction.atomic
+def is_halted(account_id: str) -> bool:
+    """Whether the operator has halted the account: what its newest session says."""
+    row = models.TradingSession.objects.filter(account_id=account_id).order_by("-date").first()
+    return row is not None and row.halted
+
+
+@transaction.atomic
+def set_halted(account_id: str, halted: bool, *, day: date, real_at: datetime, run_id: int | None = None) -> None:
+    """Halts or resumes an account at once, whatever the engine does. `day` is the date to write on if there is none."""
+    newest = models.TradingSession.objects.filter(account_id=account_id).order_by("-date").first()
+    if newest is None:
+        newest = models.TradingSession(account_id=account_id, date=day, breaker="", run_id=run_id)
+    newest.halted = halted
+    newest.recorded_real_at = real_at
+    newest.save()
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def overrides() -> dict[str, str]:
+    """The settings changed on the page, as texts by key. Rows of other keys count for nothing, however they came."""
+    rows = models.SettingsOverride.objects.values_list("key", "value")
+    return {key: value for key, value in rows if key in BY_KEY and BY_KEY[key].ui}
+
+
+def effective(config: Config) -> Config:
+    """The settings with the overrides of the database on top. Raises ConfigError if one of these does not fit."""
+    return config.with_overrides(overrides())
+
+
+@transaction.atomic
+def set_override(key: str, value: str, *, by: str, config: Config, real_at: datetime) -> None:
+    """Overrides a setting. `config` are the settings without overrides, by which it is checked.
+
+    Raises:
+        ConfigError: the key does not exist or cannot be changed on the page, or the value is out of bounds.
+    """
+    setting = setting_of(key)
+    if not setting.ui:
+        raise ConfigError(f"{key!r} cannot be changed while the engine runs: set {setting.variable} and restart")
+    value = value.strip()
+    config.with_overrides({**overrides(), key: value})
+    row = models.SettingsOverride.objects.filter(key=key).first()
+    old_value = row.value if row else None
+    if value == old_value:
+        return
+    models.SettingsOverride.objects.update_or_create(
+        key=key, defaults={"value": value, "previous_value": old_value, "updated_at": real_at, "updated_by": by}
+    )
+    _record_change(key, old_value, value, by=by, real_at=real_at)
+
+
+@transaction.atomic
+def reset_override(key: str, *, by: str, real_at: datetime) -> None:
+    """Goes back to what the environment says. Raises ConfigError for a key that does not exist."""
+    row = models.SettingsOverride.objects.filter(key=setting_of(key).key).first()
+    if row is not None:
+        row.delete()
+        _record_change(key, row.value, None, by=by, real_at=real_at)
+
+
+@transaction.atomic
+def changes(*, limit: int = 100) -> list[Change]:
+    """The latest changes of settings, newest first."""
+    rows = models.SettingsChange.objects.order_by("-id")[:limit]
+    return [
+        Change(
+            key=row.key,
+            old_value=row.old_value,
+            new_value=row.new_value,
+            changed_by=row.changed_by,
+            changed_at=row.changed_at,
+        )
+        for row in rows
+    ]
+
+
+def _record_change(key: str, old_value: str | None, new_value: str | None, *, by: str, real_at: datetime) -> None:
+    models.SettingsChange.objects.create(
+        key=key, old_value=old_value, new_value=new_value, changed_by=by, changed_at=real_at
+    )

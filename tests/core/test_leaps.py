@@ -1,0 +1,222 @@
+"""Leaping from one event that matters to the next comes to what the plain loop comes to: answer for answer."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import trading.strategies  # noqa: F401  registers them
+from backtests.desk import Result
+from backtests.history import history_of, sessions_with_bars
+from backtests.leaps import leap
+from backtests.runner import days_of, run
+from risk.rules import RiskSettings
+from trading.columns import BarColumns
+from trading.exchange import Exchange, PathRule
+from trading.live import calendar
+from trading.market import MINUTE, Session
+from trading.messages import CandleClosed, Command, Event, Noted, Record, RequestHistory
+from trading.settings import TraderSettings
+from trading.strategy import strategy_class
+from trading.trader import Trader
+from trading.warmup import WarmUp, history_needs, warm_up
+
+# What only bars lead to: the candles themselves, and windows that lack minutes.
+OF_BARS = (CandleClosed, Noted, RequestHistory)
+WEEKS = (
+    calendar.sessions(date(2023, 11, 22), date(2023, 11, 28)),  # Thanksgiving: no Thursday, half a Friday
+    calendar.sessions(date(2024, 3, 7), date(2024, 3, 12)),  # the clocks go forward
+    calendar.sessions(date(2024, 10, 31), date(2024, 11, 5)),  # and back
+)
+
+
+class ListenedTrader(Trader):
+    """A Trader that remembers its answers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.answers: list[Command | Record] = []
+
+    def handle(self, event: Event) -> list[Command | Record]:
+        answers = super().handle(event)
+        self.answers += [answer for answer in answers if not isinstance(answer, OF_BARS)]
+        return answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomBars:
+    """Random walks, the same ones for the same values."""
+
+    symbols: tuple[str, ...]
+    seed: int
+    missing: float
+    volatility: int
+
+    def columns(self, sessions: Sequence[Session]) -> dict[str, BarColumns]:
+        randomness = random.Random(self.seed)
+        return {
+            symbol: random_walk(symbol, sessions, randomness, missing=self.missing, volatility=self.volatility)
+            for symbol in self.symbols
+        }
+
+
+@dataclass(kw_only=True)
+class Case:
+    """One backtest, to be run in several ways; the sessions before number `traded` may warm up."""
+
+    source: RandomBars
+    sessions: Sequence[Session]
+    traded: int = 0
+    strategy: str = "velez"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    risk: Mapping[str, Any] = field(default_factory=dict)
+    exchange: Mapping[str, Any] = field(default_factory=dict)
+    grace_seconds: int = 90
+    capital: Decimal = Decimal(25_000)
+
+    @cached_property
+    def bars(self) -> Mapping[str, BarColumns]:
+        return self.source.columns(self.sessions)
+
+    def plain(self) -> tuple[Result, list[Command | Record]]:
+        trader = self._trader()
+        days = days_of({symbol: columns.bars() for symbol, columns in self.bars.items()}, self._sessions)
+        result = run(trader=trader, exchange=Exchange(**self.exchange), days=days, warm_ups=self._warm_ups)
+        return result, trader.answers
+
+    def leaping(self, *, keeps_records: bool) -> tuple[Result, list[Command | Record]]:
+        trader = self._trader(makes_candles=False, keeps_records=keeps_records)
+        histories = {
+            symbol: history_of(columns, self._warm_ups[symbol].sessions, self._sessions)
+            for symbol, columns in self.bars.items()
+        }
+        sessions = sessions_with_bars(histories.values(), self._sessions)
+        exchange = Exchange(**self.exchange)
+        return leap(trader=trader, exchange=exchange, histories=histories, sessions=sessions), trader.answers
+
+    @property
+    def _sessions(self) -> Sequence[Session]:
+        return self.sessions[self.traded :]
+
+    @property
+    def _warm_ups(self) -> dict[str, WarmUp]:
+        needs = history_needs([strategy_class(self.strategy)("", self.parameters)])
+        before = self.sessions[: self.traded]
+        return {symbol: warm_up(columns.bars(), before, needs) for symbol, columns in self.bars.items()}
+
+    def _trader(self, **options: bool) -> ListenedTrader:
+        return ListenedTrader(
+            settings=TraderSettings(
+                risk=RiskSettings(**self.risk),
+                strategies={self.strategy: self.parameters},
+                grace_seconds=self.grace_seconds,
+            ),
+            symbols=self.bars,
+            cash=self.capital,
+            account_id="test",
+            asks_broker=False,
+            **options,
+        )
+
+
+def assert_same_both_ways(case: Case) -> Result:
+    plain, answers = case.plain()
+    leaping, leaping_answers = case.leaping(keeps_records=True)
+    for expected, found in zip(answers, leaping_answers, strict=False):
+        assert found == expected
+    assert len(leaping_answers) == len(answers)
+    assert leaping == plain
+    assert case.leaping(keeps_records=False)[0] == plain
+    return plain
+
+
+# --- random bars ------------------------------------------------------------------------------------------------------
+
+
+def random_walk(
+    symbol: str, sessions: Sequence[Session], randomness: random.Random, *, missing: float, volatility: int
+) -> BarColumns:
+    """Cents or less a step, with gaps between minutes, minutes and days that are missing, and bars outside sessions."""
+    unit = randomness.choice([1, 100, 100, 100])  # 1/10 000 dollar, or a cent
+    price = randomness.choice([4000, 9000, 15_000] if unit == 1 else [80, 150, 2000, 10_000])
+    bars: list[tuple[int, ...]] = []
+    for session in sessions:
+        if missing and randomness.random() < 0.1:
+            continue
+        minutes = (session.close - session.open) // MINUTE
+        silence = range(0)
+        for minute in range(-2, minutes + 2):
+            if missing and randomness.random() < 0.01:
+                silence = range(minute, minute + randomness.randint(1, 40))
+            price = max(price + randomness.choice([0, 0, 0, randomness.randint(-volatility, volatility)]), 50)
+            opened, close = price, max(price + randomness.randint(-volatility, volatility), 50)
+            high = max(opened, close) + randomness.choice([0, randomness.randint(0, volatility)])
+            low = max(min(opened, close) - randomness.choice([0, randomness.randint(0, volatility)]), 1)
+            price = close
+            if minute not in silence and randomness.random() >= missing:
+                stamp = int((session.open + minute * MINUTE).timestamp())
+                prices = (each * unit for each in (opened, high, low, close))
+                bars.append((stamp, *prices, randomness.choice([0, 40, 1000])))
+    return columns_of(symbol, bars)
+
+
+def columns_of(symbol: str, bars: Sequence[tuple[int, ...]]) -> BarColumns:
+    columns = np.array(bars, dtype=np.int64).reshape(-1, 6).T.copy()
+    names = ("timestamps", "open", "high", "low", "close", "volume")
+    return BarColumns(symbol=symbol, **dict(zip(names, columns, strict=True)))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    sessions = draw(st.sampled_from(WEEKS))[: draw(st.integers(1, 4))]
+    return Case(
+        source=RandomBars(
+            symbols=draw(st.sampled_from([("AAPL",), ("MSFT", "AAPL"), ("F", "MSFT", "AAPL", "TSLA")])),
+            seed=draw(st.integers(0, 2**32)),
+            missing=draw(st.sampled_from([0, 0, 0.02, 0.2, 0.7])),
+            volatility=draw(st.sampled_from([3, 12, 40])),
+        ),
+        sessions=sessions,
+        traded=draw(st.integers(0, len(sessions) - 1)),
+        strategy=draw(st.sampled_from(["velez", "velez", "velez", "opening_range"])),
+        parameters={
+            "sma_fast": draw(st.integers(1, 3)),
+            "sma_slow": draw(st.sampled_from([4, 8, 15])),
+            "candle_interval_minutes": draw(st.sampled_from([1, 2, 5, 10])),
+            "allow_short": draw(st.booleans()),
+            "buy_stop_expiry_candles": draw(st.integers(1, 5)),
+            "max_run_candles": draw(st.integers(1, 3)),
+            "tightness_threshold_pct": Decimal(draw(st.sampled_from(["0.5", "2", "5"]))),
+            "strong_candle_body_pct": Decimal(draw(st.sampled_from(["30", "50", "66.7"]))),
+            "doji_threshold_pct": Decimal(draw(st.sampled_from(["0", "10", "35"]))),
+        },
+        risk={
+            "consecutive_loss_pause": draw(st.sampled_from([1, 2, 3, 100])),
+            "max_open_positions": draw(st.sampled_from([1, 2, 5])),
+            "max_position_pct": Decimal(draw(st.sampled_from(["0.05", "0.6"]))),
+            "max_daily_loss_pct": Decimal(draw(st.sampled_from(["0.001", "0.03", "0.5"]))),
+            "flatten_minutes_before_close": draw(st.sampled_from([0, 0, 1, 5, 30])),
+            "allow_margin": draw(st.booleans()),
+        },
+        exchange={
+            "slippage_per_share": Decimal(draw(st.sampled_from(["0.01", "0", "0.00125"]))),
+            "commission_per_share": Decimal(draw(st.sampled_from(["0", "0.0035"]))),
+            "max_volume_share": draw(st.sampled_from([None, None, None, Decimal("0.1")])),
+            "path_rule": draw(st.sampled_from(PathRule)),
+        },
+        grace_seconds=draw(st.sampled_from([5, 60, 90, 90, 120, 300])),
+        capital=Decimal(draw(st.sampled_from(["25000", "1234.56"]))),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(case=cases())
+def test_leaps_answer_as_the_plain_loop_does(case: Case) -> None:
+    assert_same_both_ways(case)

@@ -1,0 +1,219 @@
+"""Starting, watching and comparing backtests in the browser, and the pages of sweeps."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+
+from backtests import store, sweep_store, tasks
+from backtests.request import make_request
+from backtests.sweep import make_sweep, parse_grid
+from trading.live import calendar
+
+HEADER = "timestamp,open,high,low,close,volume"
+FORM = {
+    "strategy": "velez",
+    "symbols": "aapl",
+    "start_date": "2024-03-08",
+    "end_date": "2024-03-11",
+    "initial_capital": "10000",
+    "velez.sma_fast": "5",
+    "velez.sma_slow": "100",
+    "backtest.slippage_per_share": "0.02",
+    "backtest.max_volume_share": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def stored_bars(settings: LazySettings, tmp_path: Path) -> None:
+    """The bar store has two sessions of AAPL, each rising for an hour and falling for the rest."""
+    settings.DATA_DIR = tmp_path / "data"
+    lines = [HEADER]
+    for session in calendar.sessions(date(2024, 3, 8), date(2024, 3, 11)):
+        for minute in range(390):
+            price = 100 + (minute % 60) * 0.1
+            stamp = f"{session.open + timedelta(minutes=minute):%Y-%m-%dT%H:%M:%SZ}"
+            lines.append(f"{stamp},{price:.2f},{price + 0.12:.2f},{price - 0.02:.2f},{price + 0.1:.2f},1000")
+    (tmp_path / "AAPL.csv").write_text("\n".join([*lines, ""]))
+    call_command("importbars", str(tmp_path / "AAPL.csv"))
+
+
+def text(page: Client, address: str) -> str:
+    response = page.get(address)
+    assert response.status_code == 200, response.content
+    return response.content.decode()
+
+
+def started(page: Client, **changed: str) -> int:
+    """Sends the form; the number of the run that it starts."""
+    response = page.post("/backtests/new/", {**FORM, **changed})
+    assert response.status_code == 302, response.content
+    return int(response.headers["Location"].strip("/").rpartition("/")[2])
+
+
+def swept(grid: Sequence[str] = ("velez.sma_fast=5,10", "velez.max_run_candles=2,3,4"), *, runs: int = 1) -> int:
+    """A sweep of which as many chunks are done."""
+    base = make_request(
+        strategy="velez",
+        symbols=["AAPL"],
+        start_date="2024-03-08",
+        end_date="2024-03-11",
+        initial_capital="25000",
+        params={"velez.sma_slow": "100"},
+        config=django_settings.ALGO,
+    )
+    sweep_id = sweep_store.create(make_sweep(base, parse_grid(grid)), on_cluster=True, real_at=timezone.now())
+    for _ in range(runs):
+        tasks.work_on(sweep_id)
+    return sweep_id
+
+
+# --- starting one -----------------------------------------------------------------------------------------------------
+
+
+def test_the_form_shows_each_setting_with_its_bounds_and_what_it_means(page: Client) -> None:
+    shown = text(page, "/backtests/new/")
+    assert 'name="velez.sma_fast" type="number" step="1" min="5" max="50" value="20"' in shown
+    assert "Candles of the fast moving average." in shown
+    assert "Dollars per share against us on every simulated fill." in shown
+    assert "<b>AAPL</b> 2024" in shown
+    assert "web.port" not in shown
+
+
+def test_a_backtest_started_in_the_browser_runs_with_what_the_form_said(page: Client) -> None:
+    run_id = started(page)
+    run = store.find(run_id)
+    assert run is not None
+    assert (run.status, run.created_by, run.symbols) == ("queued", "operator", ("AAPL",))
+    assert (run.params["velez.sma_fast"], run.params["backtest.slippage_per_share"]) == (5, "0.02")
+    assert str(run.initial_capital) == "10000"
+    assert "Waiting for a worker" in text(page, f"/backtests/{run_id}/")
+    tasks.run_backtest(run_id)
+    shown = text(page, f"/backtests/{run_id}/")
+    assert "Final equity" in shown
+    assert "equity-curve" in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"symbols": "A1"}, "the list of symbols"),
+        ({"end_date": "2024-03-01"}, "the end date 2024-03-01 lies before the start date 2024-03-08"),
+        ({"velez.sma_fast": "4"}, "it must be a whole number from 5 to 50"),
+        ({"initial_capital": "-1"}, "is not an amount above 0"),
+        ({"strategy": "luck"}, "there is no strategy"),
+        ({"web.port": "1"}, "web.port has no effect on a backtest of velez"),
+    ],
+)
+def test_a_form_that_makes_no_sense_comes_back_with_what_was_typed(
+    page: Client, changed: dict[str, str], said: str
+) -> None:
+    response = page.post("/backtests/new/", {**FORM, **changed})
+    assert response.status_code == 422
+    shown = response.content.decode()
+    assert said in shown
+    assert 'value="2024-03-08"' in shown
+    assert store.runs() == []
+
+
+def test_only_staff_may_start_one(onlooker: Client) -> None:
+    assert onlooker.get("/backtests/new/").status_code == 403
+    assert onlooker.post("/backtests/new/", FORM).status_code == 403
+    assert store.runs() == []
+    assert "New backtest" not in text(onlooker, "/backtests/")
+
+
+def test_a_browser_names_no_file_of_the_machine(page: Client) -> None:
+    run = store.find(started(page, data="/etc"))
+    assert run is not None
+    assert run.data is None
+
+
+def test_a_run_can_be_made_again_with_a_change(page: Client) -> None:
+    shown = text(page, f"/backtests/new/?like={started(page)}")
+    assert 'value="10000"' in shown
+    assert 'name="velez.sma_fast" type="number" step="1" min="5" max="50" value="5"' in shown
+
+
+# --- watching one -----------------------------------------------------------------------------------------------------
+
+
+def test_a_page_follows_a_run_until_it_is_over(page: Client) -> None:
+    run_id = started(page)
+    store.begin(run_id, real_at=timezone.now() - timedelta(minutes=5))
+    store.report_progress(run_id, 40)
+    answer = page.get(f"/backtests/{run_id}/progress/")
+    assert "40 % of the sessions" in answer.content.decode()
+    assert "HX-Refresh" not in answer.headers
+    tasks.run_backtest(run_id)
+    assert page.get(f"/backtests/{run_id}/progress/").headers["HX-Refresh"] == "true"
+    assert page.get("/backtests/99/progress/").status_code == 404
+
+
+# --- comparing two ----------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_side_by_side_with_the_settings_in_which_they_differ(page: Client) -> None:
+    first, second = started(page), started(page, **{"velez.max_run_candles": "2"})
+    for run_id in (first, second):
+        tasks.run_backtest(run_id)
+    shown = text(page, f"/backtests/compare/?a={first}&b={second}")
+    assert "velez.max_run_candles" in shown
+    assert "velez.sma_fast" not in shown
+    assert "equity-curves" in shown
+    assert f"#{second} velez 2024-03-08 to 2024-03-11" in text(page, f"/backtests/{first}/")
+
+
+def test_only_finished_runs_are_compared(page: Client) -> None:
+    first, second = started(page), started(page)
+    tasks.run_backtest(first)
+    for query in (f"a={first}&b={second}", f"a={first}", "a=x&b=y"):
+        assert page.get(f"/backtests/compare/?{query}").status_code == 404
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_of_a_sweep_stands_beside_the_number_of_variants_tried(page: Client) -> None:
+    sweep_id = swept(runs=7)
+    shown = text(page, f"/sweeps/{sweep_id}/?figure=total_return")
+    assert "<dt>Variants tried</dt><dd>6</dd>" in shown
+    assert "Deflated Sharpe ratio" in shown
+    assert "velez.sma_fast across, velez.max_run_candles down" in shown
+    assert shown.count('title="Run this variant as a backtest"') == 12  # six cells, six rows
+    assert "Done" in text(page, "/sweeps/")
+
+
+def test_the_map_shows_the_keys_that_were_chosen(page: Client) -> None:
+    sweep_id = swept(runs=7)
+    shown = text(page, f"/sweeps/{sweep_id}/?figure=max_drawdown&x=velez.max_run_candles&y=velez.max_run_candles")
+    assert "velez.max_run_candles across; each cell is the best over velez.sma_fast" in shown
+    assert text(page, f"/sweeps/{sweep_id}/?figure=luck&x=web.port")
+
+
+def test_a_sweep_that_runs_is_followed(page: Client) -> None:
+    sweep_id = swept(runs=2)
+    answer = page.get(f"/sweeps/{sweep_id}/progress/")
+    assert "2 of 6 variants" in answer.content.decode()
+    assert "HX-Refresh" not in answer.headers
+    for _ in range(4):
+        tasks.work_on(sweep_id)
+    assert page.get(f"/sweeps/{sweep_id}/progress/").headers["HX-Refresh"] == "true"
+
+
+def test_a_variant_becomes_a_backtest(page: Client) -> None:
+    shown = text(page, f"/backtests/new/?sweep={swept()}&point=5")
+    assert 'name="velez.sma_fast" type="number" step="1" min="5" max="50" value="10"' in shown
+    assert 'name="velez.max_run_candles" type="number" step="1" min="2" max="10" value="4"' in shown
+
+
+def test_who_may_only_look_sees_the_map_without_links(onlooker: Client) -> None:
+    shown = text(onlooker, f"/sweeps/{swept(runs=7)}/?figure=total_return")
+    assert "/backtests/new/" not in shown
+    assert onlooker.get("/sweeps/99/").status_code == 404

@@ -1,0 +1,1 @@
+"""Live trading: the engine and everything it does to the outside world."""

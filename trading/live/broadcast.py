@@ -1,0 +1,337 @@
+"""What the pages see: the engine's state as messages to the channel layer, conflated so that no page slows it."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from time import monotonic
+from typing import Any
+
+import structlog
+from channels.layers import get_channel_layer
+
+from orders.portfolio import Position
+from trading.market import MINUTE, Bar
+from trading.messages import ActivityRecorded, ActivityType, CandleClosed
+from trading.trader import Trader
+
+log = structlog.get_logger("engine")
+
+GROUP = "dashboard"
+ENGINE_CHANNEL = "engine"
+UPDATES_PER_SECOND = 5
+HEARTBEAT_SECONDS = 15.0
+RECENT_ACTIVITIES = 50
+
+
+class Broadcaster:
+    """Collects what changed and sends it a few times a second: the latest state of each topic, never a backlog of them.
+
+    Activities are not conflated, each is sent once. A page that asks gets a snapshot of everything.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime], account_mode: str) -> None:
+        self._clock = clock
+        self._account_mode = account_mode
+        self._trader: Trader | None = None
+        self._buying_power: Callable[[], Decimal] = lambda: Decimal(0)
+        self._layer = get_channel_layer()
+        self._seq = 0
+        self._is_dirty = False
+        self._wake = asyncio.Event()
+        self._pending_activities: deque[dict[str, Any]] = deque(maxlen=RECENT_ACTIVITIES)
+        self._recent_activities: deque[dict[str, Any]] = deque(maxlen=RECENT_ACTIVITIES)
+        self._unseen_fills: deque[tuple[str, float]] = deque()
+        self._candles: dict[tuple[str, int], dict[str, Any]] = {}
+        self._changed_candles: set[tuple[str, int]] = set()
+        self._sent: dict[str, Any] = {}
+        self._connection: dict[str, Any] = {
+            "status": "disconnected",
+            "bar_stream": False,
+            "trade_stream": False,
+            "last_bar_at": None,
+            "account_mode": account_mode,
+            "detail": "",
+        }
+
+    def attach(self, trader: Trader, recent: list[dict[str, Any]]) -> None:
+        """From now on the pages show this Trader; `recent` are the latest activities of earlier runs, oldest first."""
+        self._trader = trader
+        self._recent_activities.extend(recent)
+
+    # --- what the engine says -----------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something may look different now."""
+        self._is_dirty = True
+        self._wake.set()
+
+    def activity(self, activity_id: int, record: ActivityRecorded) -> None:
+        """One more line of the feed."""
+        line = activity_line(activity_id, record)
+        if record.type is ActivityType.ORDER_FILLED:
+            self._unseen_fills.append((record.correlation_id, monotonic()))
+        self._pending_activities.append(line)
+        self._recent_activities.append(line)
+        self.changed()
+
+    def bar(self, bar: Bar) -> None:
+        """A minute bar: it extends the open candle of each length that is charted."""
+        self._connection["last_bar_at"] = timestamp(bar.delivered_at)
+        if self._trader is None or self._trader.session is None or bar.symbol not in self._trader.books:
+            return
+        for feed in self._trader.books[bar.symbol].feeds:
+            span = feed.interval_minutes * MINUTE
+            start = bar.timestamp - (bar.timestamp - self._trader.session.open) % span
+            key = (bar.symbol, feed.interval_minutes)
+            open_candle = self._candles.get(key)
+            if open_candle is not None and open_candle["timestamp"] >= timestamp(start) and open_candle["final"]:
+                continue
+            if open_candle is None or open_candle["timestamp"] != timestamp(start):
+                open_candle = {
+                    "symbol": bar.symbol,
+                    "interval": feed.interval_minutes,
+                    "timestamp": timestamp(start),
+                    "open": float(bar.open),
+                    "high": float(bar.high),
+                    "low": float(bar.low),
+                    "close": float(bar.close),
+                    "volume": 0,
+                    "sma_fast": None,
+                    "sma_slow": None,
+                    "final": False,
+                }
+            self._candles[key] = {
+                **open_candle,
+                "high": max(open_candle["high"], float(bar.high)),
+                "low": min(open_candle["low"], float(bar.low)),
+                "close": float(bar.close),
+                "volume": open_candle["volume"] + bar.volume,
+            }
+            self._changed_candles.add(key)
+
+    def candle_closed(self, record: CandleClosed) -> None:
+        """A completed candle with its averages."""
+        if not record.is_live:
+            return
+        candle, averages = record.candle, record.indicators
+        key = (candle.symbol, record.interval_minutes)
+        self._candles[key] = {
+            "symbol": candle.symbol,
+            "interval": record.interval_minutes,
+            "timestamp": timestamp(candle.timestamp),
+            "open": float(candle.open),
+            "high": float(candle.high),
+            "low": float(candle.low),
+            "close": float(candle.close),
+            "volume": candle.volume,
+            "sma_fast": number(averages.sma_fast),
+            "sma_slow": number(averages.sma_slow),
+            "final": True,
+        }
+        self._changed_candles.add(key)
+
+    def streams(self, *, bars: bool, trade_updates: bool, detail: str = "") -> None:
+        """Which streams are up; `detail` says why one is not."""
+        status = "connected" if bars and trade_updates else "reconnecting"
+        self._connection |= {"status": status, "bar_stream": bars, "trade_stream": trade_updates, "detail": detail}
+        self.changed()
+
+    def shutting_down(self) -> None:
+        """The engine is about to stop."""
+        self._connection["status"] = "shutting_down"
+        self.changed()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Sends what changed, at most `UPDATES_PER_SECOND` times a second, and a heartbeat."""
+        loop = asyncio.get_running_loop()
+        next_heartbeat = loop.time() + HEARTBEAT_SECONDS
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout=max(next_heartbeat - loop.time(), 0))
+            except TimeoutError:
+                next_heartbeat = loop.time() + HEARTBEAT_SECONDS
+                await self._send("heartbeat", {"server_time": timestamp(datetime.now(UTC))})
+                continue
+            self._wake.clear()
+            await self.flush()
+            await asyncio.sleep(1 / UPDATES_PER_SECOND)
+
+    async def flush(self) -> None:
+        """Sends what changed since the last time."""
+        while self._pending_activities:
+            await self._send("activity", self._pending_activities.popleft())
+        while self._unseen_fills:
+            correlation_id, since = self._unseen_fills.popleft()
+            log.info("fill.shown", correlation_id=correlation_id, after_ms=round((monotonic() - since) * 1000, 3))
+        if self._trader is None:
+            return
+        if self._is_dirty:
+            self._is_dirty = False
+            await self._send_if_new("position_update", self.positions())
+            await self._send_if_new("pnl_update", self.pnl())
+            for state in self.strategies():
+                await self._send_if_new("strategy_state", state, key=f"{state['name']}|{state['symbol']}")
+            await self._send_if_new("connection_status", self.connection())
+        for key in sorted(self._changed_candles):
+            await self._send("candle", self._candles[key])
+        self._changed_candles.clear()
+
+    async def answer_snapshot_requests(self) -> None:
+        """Sends a snapshot to every page that asks for one."""
+        while True:
+            request = await self._layer.receive(ENGINE_CHANNEL)
+            if request.get("type") == "snapshot.request":
+                await self._layer.send(
+                    request["reply"], {"type": "dashboard.message", "text": self._envelope("snapshot", self.snapshot())}
+                )
+
+    async def _send_if_new(self, kind: str, data: Any, *, key: str = "") -> None:
+        topic = f"{kind}|{key}"
+        if self._sent.get(topic) != data:
+            self._sent[topic] = data
+            await self._send(kind, data)
+
+    async def _send(self, kind: str, data: Any) -> None:
+        self._seq += 1
+        await self._layer.group_send(GROUP, {"type": "dashboard.message", "text": self._envelope(kind, data)})
+
+    def _envelope(self, kind: str, data: Any) -> str:
+        message = {"version": 1, "timestamp": timestamp(self._clock()), "type": kind, "seq": self._seq, "data": data}
+        return json.dumps(message, separators=(",", ":"))
+
+    # --- the state as the pages read it -------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything a page shows."""
+        if self._trader is None:
+            raise RuntimeError("there is no trader yet")
+        pnl = self.pnl()
+        return {
+            "account": {
+                "equity": pnl["total_equity"],
+                "buying_power": pnl["buying_power"],
+                "cash": float(self._trader.portfolio.cash),
+                "account_id": self._trader.account_id,
+            },
+            "positions": self.positions(),
+            "pnl": pnl,
+            "strategies": self.strategies(),
+            "recent_activity": list(self._recent_activities),
+            "connection": self.connection(),
+        }
+
+    def positions(self) -> list[dict[str, Any]]:
+        """All open positions."""
+        trader = self._known_trader()
+        return [self._position(position) for _, position in sorted(trader.portfolio.positions.items())]
+
+    def _position(self, position: Position) -> dict[str, Any]:
+        trader = self._known_trader()
+        last = trader.last_prices.get(position.symbol, position.avg_entry_price)
+        stop = trader.stop_of(position.symbol)
+        return {
+            "symbol": position.symbol,
+            "qty": float(position.qty),
+            "avg_entry_price": float(position.avg_entry_price),
+            "current_price": float(last),
+            "unrealized_pnl": float(position.unrealized_pnl(last)),
+            "side": str(position.side),
+            "stop_price": number(stop.stop_price) if stop else None,
+            "initial_stop_price": number(position.initial_stop_price),
+            "entry_at": timestamp(position.entry_at),
+            "strategy": position.strategy,
+        }
+
+    def pnl(self) -> dict[str, Any]:
+        """Today's result."""
+        trader = self._known_trader()
+        equity = trader.equity()
+        today = equity - trader.start_equity
+        unrealized = sum(
+            (
+                position.unrealized_pnl(trader.last_prices.get(symbol, position.avg_entry_price))
+                for symbol, position in trader.portfolio.positions.items()
+            ),
+            Decimal(0),
+        )
+        return {
+            "today_pnl": float(today),
+            "today_pnl_pct": float(today / trader.start_equity) if trader.start_equity else 0.0,
+            "unrealized_pnl": float(unrealized),
+            "realized_pnl": float(today - unrealized),
+            "total_equity": float(equity),
+            "buying_power": float(trader.buying_power()),
+        }
+
+    def strategies(self) -> list[dict[str, Any]]:
+        """Each strategy's state per symbol."""
+        trader = self._known_trader()
+        return [
+            {
+                "name": strategy.name,
+                "symbol": symbol,
+                "enabled": bool(strategy.parameters["enabled"]),
+                "status": status,
+                "indicators": {
+                    "sma_fast": number(averages.sma_fast) if averages else None,
+                    "sma_slow": number(averages.sma_slow) if averages else None,
+                },
+                "bar_count": averages.bar_count if averages else 0,
+                "bars_needed": int(strategy.parameters["sma_slow"]),
+                "interval": int(strategy.parameters["candle_interval_minutes"]),
+                "last_price": number(trader.last_prices.get(symbol)),
+            }
+            for symbol, strategy, averages, _, status in trader.lines()
+        ]
+
+    def connection(self) -> Mapping[str, Any]:
+        """Streams, market and risk switches."""
+        trader = self._known_trader()
+        session = trader.session
+        is_open = session is not None and session.open <= self._clock() < session.close
+        return {
+            **self._connection,
+            "market_open": is_open,
+            "session_open": timestamp(session.open) if session else None,
+            "session_close": timestamp(session.close) if session else None,
+            "halted": trader.halted,
+            "breakers": sorted(trader.tripped),
+        }
+
+    def _known_trader(self) -> Trader:
+        if self._trader is None:
+            raise RuntimeError("there is no trader yet")
+        return self._trader
+
+
+def activity_line(activity_id: int, record: ActivityRecorded) -> dict[str, Any]:
+    """An activity as the pages read it."""
+    return {
+        "id": str(activity_id),
+        "timestamp": timestamp(record.at),
+        "type": str(record.type),
+        "symbol": record.symbol,
+        "message": record.message,
+        "correlation_id": record.correlation_id,
+        "level": str(record.level),
+    }
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as all our messages write it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def number(value: Decimal | None) -> float | None:
+    """A decimal for display."""
+    return None if value is None else float(value)
+
+
+def account_mode(*, provider: str, paper: bool) -> str:
+    """Which banner the pages show."""
+    return "built_in" if provider == "simulator" else "paper" if paper else "live"

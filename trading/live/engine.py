@@ -1,0 +1,446 @@
+"""The live engine: one inbox, one Trader, and the order in which things happen around it.
+
+An event is handled, everything it changed is written in one transaction, and only then the commands it led to are
+carried out, each in a task of its own; their answers come back into the inbox. Nothing else touches the Trader.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, Protocol
+
+import structlog
+
+from orders import store as order_store
+from orders.events import Fact
+from orders.lifecycle import local_id_of
+from orders.reports import Execution, OrderReport, facts
+from risk.config import Config
+from trading import store
+from trading.broker import NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
+from trading.live import recovery
+from trading.live.broadcast import Broadcaster
+from trading.live.calls import BrokerCalls
+from trading.live.desk import Desk
+from trading.live.ledger import Ledger
+from trading.live.recording import Recorder
+from trading.live.sessions import Sessions
+from trading.logbook import Entry, is_told
+from trading.market import Bar
+from trading.messages import (
+    ActivityRecorded,
+    BarDelivered,
+    CancelOrder,
+    CandleClosed,
+    CloseRequested,
+    Command,
+    DataEnded,
+    Event,
+    Level,
+    Noted,
+    OrderChanged,
+    OrderRecorded,
+    OrdersRecalled,
+    Record,
+    RefreshAccount,
+    ReplaceStop,
+    RequestHistory,
+    ShuttingDown,
+    SubmitOrder,
+    SymbolBlocked,
+    TimerFired,
+)
+from trading.trader import Trader
+
+log = structlog.get_logger("engine")
+
+ROUTINE_EVENTS = frozenset(
+    {"new", "accepted", "pending_new", "fill", "partial_fill", "canceled", "expired", "replaced"}
+)
+# They say that something is not as it was thought to be, but not what it is now.
+EVENTS_TO_ASK_ABOUT = frozenset({"order_replace_rejected", "order_cancel_rejected", "trade_bust", "trade_correct"})
+ON_TIME = timedelta(seconds=2)  # a bar this little late counts as delivered at its minute's end
+IN_FLIGHT_SECONDS = 5.0
+LONGEST_SLEEP_SECONDS = 0.25
+RECORDING_SECONDS = 1.0
+
+
+class Lockstep(Protocol):
+    """The engine's side of the handshake with a market in the same process."""
+
+    def worked_off(self, kind: str) -> None:
+        """One frame of that kind has been handled, whatever it led to."""
+
+    def changed(self) -> None:
+        """The engine may have become idle."""
+
+    async def settled(self) -> None:
+        """Returns when every frame was worked off and the engine is idle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    """One entry of the inbox: an event, or the broker's report on an order, from which events follow."""
+
+    event: Event | None = None
+    report: OrderReport | None = None
+    reconciling: bool = False
+    frame: str = ""
+    done: asyncio.Future[None] | None = None
+
+
+class Engine:
+    """Runs one Trader against one broker account.
+
+    `clock` tells market time. `lockstep` is set when the market runs in this process and waits for us; then the market
+    also says when timers are due. Start with `start`, then keep `run` going until `stopped` is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        trader: Trader,
+        calls: BrokerCalls,
+        ledger: Ledger,
+        recorder: Recorder,
+        broadcaster: Broadcaster,
+        sessions: Sessions,
+        clock: Callable[[], datetime],
+        run_id: int,
+        lockstep: Lockstep | None = None,
+    ) -> None:
+        self.config = config
+        self.trader = trader
+        self.calls = calls
+        self.ledger = ledger
+        self.recorder = recorder
+        self.broadcaster = broadcaster
+        self.sessions = sessions
+        self.clock = clock
+        self.run_id = run_id
+        self.lockstep = lockstep
+        self.desk = Desk(self)
+        self.stop_wanted = asyncio.Event()
+        self.stop_reason = ""
+        self.stop_failed = False
+        self.trade_stream_up = asyncio.Event()
+        self.bar_stream_up = asyncio.Event()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._busy = False
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._history: dict[str, list[Fact]] = {}
+        self.bar_arrivals: dict[str, float] = {}
+
+    # --- the inbox ----------------------------------------------------------------------------------------------------
+
+    def post(self, event: Event, *, frame: str = "") -> None:
+        """Leaves an event for the Trader."""
+        self._inbox.put_nowait(_Item(event=event, frame=frame))
+
+    async def tell(self, event: Event) -> None:
+        """Leaves an event and returns when it is handled and written down."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait(_Item(event=event, done=done))
+        await done
+
+    async def report(self, status: OrderStatus | TradeUpdate, *, frame: str = "", reconciling: bool = False) -> None:
+        """Hands in the broker's view of an order; returns when what follows from it is written down."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        report = order_report(status)
+        self._inbox.put_nowait(_Item(report=report, frame=frame, reconciling=reconciling, done=done))
+        await done
+
+    def is_idle(self) -> bool:
+        """Whether nothing is waiting, being handled, or on its way to or from the broker."""
+        return not self._busy and self._inbox.empty() and not self._in_flight
+
+    async def work(self) -> None:
+        """Takes the inbox's entries one after another, for ever."""
+        while True:
+            item = await self._inbox.get()
+            self._busy = True
+            try:
+                await self._take(item)
+            except Exception as error:  # whatever it is: nothing goes on with money after a half-handled event
+                log.critical("engine.event_failed", exc_info=error)
+                self.stop(f"an event could not be handled: {type(error).__name__}: {error}", failed=True)
+            finally:
+                self._busy = False
+                if item.done is not None and not item.done.done():
+                    item.done.set_result(None)
+                if self.lockstep is not None and item.frame:
+                    self.lockstep.worked_off(item.frame)
+                self._settle()
+
+    async def _take(self, item: _Item) -> None:
+        if item.event is not None:
+            await self._handle(item.event)
+        elif item.report is not None:
+            for fact in await self._facts(item.report, reconciling=item.reconciling):
+                await self._handle(OrderChanged(now=self.clock(), fact=fact))
+
+    async def _facts(self, report: OrderReport, *, reconciling: bool) -> Sequence[Any]:
+        local_id, account_id = local_id_of(report.client_order_id), self.trader.account_id
+        order = self.trader.orders.get(local_id)
+        is_forgotten = order is None
+        if order is None:
+            order = await self.ledger.run(order_store.find_order, account_id, local_id)
+        if order is None:
+            log.info("order.foreign", client_order_id=report.client_order_id, broker_id=report.broker_id)
+            return ()
+        history = self._history.get(order.local_id)
+        if history is None:
+            events = await self.ledger.run(order_store.events_of, account_id, order.local_id)
+            history = self._history[order.local_id] = [event.fact for event in events]
+        news = facts(order, report, history=history, now=self.clock(), reconciling=reconciling)
+        if news and is_forgotten:
+            orders = await self.ledger.run(order_store.orders_by_correlation, account_id, order.correlation_id)
+            await self._handle(OrdersRecalled(now=self.clock(), orders=tuple(orders)))
+        return news
+
+    async def _handle(self, event: Event) -> None:
+        """Think, write down, act: in this order."""
+        answers = self.trader.handle(event)
+        records = [answer for answer in answers if isinstance(answer, Record)]
+        if any(not isinstance(record, CandleClosed | Noted) for record in records):
+            await self._write(records)
+        self._publish(event, records)
+        for answer in answers:
+            if isinstance(answer, Command):
+                self._carry_out(answer)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        started = monotonic()
+        activity_ids = await self.ledger.run(
+            store.write,
+            records,
+            account_id=self.trader.account_id,
+            run_id=self.run_id,
+            settings_hash=self.config.fingerprint(),
+            real_at=datetime.now(UTC),
+        )
+        log.debug("ledger.write", records=len(records), duration_ms=round((monotonic() - started) * 1000, 3))
+        activities = [record for record in records if isinstance(record, ActivityRecorded)]
+        for activity_id, activity in zip(activity_ids, activities, strict=True):
+            self.broadcaster.activity(activity_id, activity)
+
+    def _publish(self, event: Event, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, OrderRecorded):
+                self._history.setdefault(record.order.local_id, []).append(record.fact)
+            elif isinstance(record, CandleClosed):
+                self.recorder.add_candle(record)
+                self.broadcaster.candle_closed(record)
+            elif isinstance(record, ActivityRecorded | Noted):
+                _log_record(record)
+        if isinstance(event, BarDelivered):
+            self.recorder.add_bar(event.bar, delivered_at=event.now, received_real_at=datetime.now(UTC))
+            self.broadcaster.bar(event.bar)
+        elif is_told(event):
+            self.log_told(event)
+        self.broadcaster.changed()
+
+    def log_told(self, entry: Entry) -> None:
+        """Keeps what the Trader was told, so that the run can be repeated."""
+        self.recorder.add_told(entry, datetime.now(UTC), self.config.as_texts())
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case SubmitOrder():
+                self.spawn(self.desk.submit(command.order))
+            case CancelOrder():
+                self.spawn(self.desk.cancel(command.order))
+            case ReplaceStop():
+                self.spawn(self.desk.replace_stop(command.order, command.stop_price))
+            case RefreshAccount():
+                self.spawn(self.desk.refresh_account())
+            case RequestHistory():
+                self.spawn(self.sessions.answer_window(self, command))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts an action that the engine counts as in flight until it ends; protective ones are never cancelled."""
+        task = asyncio.create_task(work)
+        self._in_flight.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, NotAuthorized):
+                self.stop(f"the broker refuses our keys: {error}", failed=True)
+            else:
+                log.error("engine.action_failed", exc_info=error)
+                self.stop(f"an action failed unexpectedly: {type(error).__name__}: {error}", failed=True)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Notes whether the engine is idle, for whoever waits for that."""
+        self._progress.set()
+        if self.is_idle():
+            self._idle.set()
+        else:
+            self._idle.clear()
+        if self.lockstep is not None:
+            self.lockstep.changed()
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def on_bar(self, bar: Bar) -> None:
+        """A bar from the stream. One that is on time counts as delivered at its minute's end."""
+        now = self.clock()
+        self.bar_arrivals[bar.symbol] = monotonic()
+        is_on_time = bar.delivered_at <= now < bar.delivered_at + ON_TIME
+        self.post(BarDelivered(now=bar.delivered_at if is_on_time else now, bar=bar), frame="bar")
+
+    async def follow_bars(self) -> None:
+        """Reads the bar stream until it ends."""
+        was_up = False
+        async for item in self.sessions.data.subscribe_bars(self.trader.managed_symbols()):
+            match item:
+                case Bar():
+                    self.on_bar(item)
+                case TradingStatus():
+                    reason = f"halted by the exchange: {item.reason}" if item.halted else ""
+                    self.post(SymbolBlocked(now=self.clock(), symbol=item.symbol, reason=reason))
+                case StreamState():
+                    self._stream_changed(self.bar_stream_up, item, "bars")
+                    if item.connected and was_up:
+                        self.spawn(self.sessions.fill_gap(self))
+                    was_up = was_up or item.connected
+
+    async def follow_trade_updates(self) -> None:
+        """Reads the trade update stream until it ends; after every connect ledger and broker are compared."""
+        async for item in self.calls.broker.subscribe_trade_updates():
+            if isinstance(item, TradeUpdate):
+                self._inbox.put_nowait(_Item(report=order_report(item), frame="update"))
+                if item.event in EVENTS_TO_ASK_ABOUT:
+                    self.spawn(recovery.reconcile(self))
+            else:
+                self._stream_changed(self.trade_stream_up, item, "trade updates")
+                if item.connected:
+                    self.spawn(recovery.reconcile(self))
+
+    def _stream_changed(self, flag: asyncio.Event, state: StreamState, name: str) -> None:
+        if state.connected:
+            flag.set()
+            log.info("stream.connected", stream=name)
+        else:
+            flag.clear()
+            log.warning("stream.lost", stream=name, reason=state.detail)
+        self.broadcaster.streams(
+            bars=self.bar_stream_up.is_set(), trade_updates=self.trade_stream_up.is_set(), detail=state.detail
+        )
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def next_due(self) -> datetime | None:
+        """When something is to be done without being told: the Trader's earliest timer, or the next session's open."""
+        moments = [moment for moment in (self.trader.next_due(), self.sessions.next_open) if moment is not None]
+        return min(moments, default=None)
+
+    async def fire_timers(self, now: datetime) -> None:
+        """Fires everything due at or before `now`, one after another, each worked off to its end."""
+        while (due := self.next_due()) is not None and due <= now:
+            if self.sessions.next_open == due:
+                await self.sessions.begin(self)
+            else:
+                await self.tell(TimerFired(now=due))
+            if self.lockstep is not None:
+                await self.lockstep.settled()
+
+    async def keep_time(self) -> None:
+        """Fires timers by the clock, where no market in this process says when."""
+        while True:
+            due, now = self.next_due(), self.clock()
+            if due is not None and due <= now:
+                await self.fire_timers(now)
+            delay = LONGEST_SLEEP_SECONDS if due is None else (due - now).total_seconds()
+            await asyncio.sleep(min(max(delay, 0.0), LONGEST_SLEEP_SECONDS))
+
+    async def keep_recording(self) -> None:
+        """Writes what the recorder has collected, about every second."""
+        while True:
+            await asyncio.sleep(RECORDING_SECONDS)
+            await self.recorder.flush()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: str, *, failed: bool = False) -> None:
+        """Asks for a graceful shutdown; `failed` makes the process exit 1."""
+        if not self.stop_wanted.is_set():
+            self.stop_reason = reason
+            self.stop_failed = failed
+            self.stop_wanted.set()
+
+    async def end_data(self) -> None:
+        """The recorded data is over: closes what is open, as a backtest does, and stops."""
+        await self.tell(DataEnded(now=self.clock()))
+        await self.landed()
+        self.stop("the recorded data is over")
+
+    async def wind_down(self, *, flatten: bool = False) -> None:
+        """No new signals, time for orders in flight and exits begun, entries cancelled; stops stay and are verified."""
+        self.broadcaster.shutting_down()
+        await self.tell(ShuttingDown(now=self.clock()))
+        if flatten:
+            await self.tell(CloseRequested(now=self.clock()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IN_FLIGHT_SECONDS):
+                while self._working(flatten=flatten) or not self.is_idle():
+                    self._progress.clear()
+                    await self._progress.wait()
+        for unfinished in self._working(flatten=flatten):
+            log.warning("shutdown.unfinished", symbol=unfinished.symbol)
+        await self.desk.verify_protection()
+
+    def _working(self, *, flatten: bool) -> list[Any]:
+        orders = [order for order in self.trader.orders.values() if not order.is_terminal]
+        if flatten:
+            return [*orders, *self.trader.portfolio.positions.values()]
+        leaving = [book for book in self.trader.books.values() if book.exit_reason]
+        return [*(order for order in orders if order.role == "entry"), *leaving]
+
+    async def landed(self) -> None:
+        """Returns when nothing is waiting or in flight any more."""
+        await self._idle.wait()
+
+
+def order_report(news: OrderStatus | TradeUpdate) -> OrderReport:
+    """An answer or a stream message as a report on one order."""
+    update = news if isinstance(news, TradeUpdate) else None
+    order = news.order if isinstance(news, TradeUpdate) else news
+    execution = None
+    if update and update.execution_id and update.execution_qty and update.execution_price:
+        execution = Execution(execution_id=update.execution_id, qty=update.execution_qty, price=update.execution_price)
+    return OrderReport(
+        client_order_id=order.client_order_id,
+        broker_id=order.broker_order_id,
+        status=order.status,
+        at=update.timestamp if update else order.filled_at or order.updated_at,
+        filled_qty=order.filled_qty,
+        avg_fill_price=order.avg_fill_price,
+        execution=execution,
+        stop_price=order.stop_price,
+        replaced_by=order.replaced_by,
+        detail=update.event if update and update.event not in ROUTINE_EVENTS else "",
+    )
+
+
+def _log_record(record: ActivityRecorded | Noted) -> None:
+    levels = {Level.INFO: log.info, Level.WARNING: log.warning, Level.ERROR: log.error, Level.CRITICAL: log.critical}
+    if isinstance(record, Noted):
+        levels[record.level]("note", symbol=record.symbol, message=record.message, market_time=record.at.isoformat())
+    else:
+        levels[record.level](
+            record.type,
+            symbol=record.symbol,
+            message=record.message,
+            correlation_id=record.correlation_id,
+            market_time=record.at.isoformat(),
+        )

@@ -1,0 +1,186 @@
+"""Trading days for the engine: when the next one opens, its start equity, and the history that warms up."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from orders import store as order_store
+from risk import store as risk_store
+from trading.broker import BrokerError, DataProvider, MarketHours
+from trading.live import calendar, recovery
+from trading.live.calls import BrokerCalls, DataCalls
+from trading.market import Bar, Session
+from trading.messages import HistoryDelivered, RequestHistory, SessionStarted
+from trading.warmup import WarmUp, history_needs, sessions_to_fetch, warm_up
+
+if TYPE_CHECKING:
+    from trading.live.engine import Engine
+
+log = structlog.get_logger("engine")
+
+DAYS_AHEAD = timedelta(days=14)
+MOST_SESSIONS_OF_HISTORY = 64
+
+
+class Sessions:
+    """The sessions around the engine's market time: ours and the broker's calendar, the stricter hours win."""
+
+    def __init__(self, *, data: DataProvider, data_calls: DataCalls, calls: BrokerCalls) -> None:
+        self.data = data
+        self._data_calls = data_calls
+        self._calls = calls
+        self._ahead: list[Session] = []
+        self._windows: dict[tuple[datetime, datetime], list[RequestHistory]] = {}
+        self.current: Session | None = None
+
+    @property
+    def next_open(self) -> datetime | None:
+        """When the next session begins."""
+        return self._ahead[0].open if self._ahead else None
+
+    async def look_ahead(self, now: datetime) -> Session | None:
+        """Reads the broker's calendar for the next two weeks; the session that `now` lies in, if any."""
+        first, last = now.date() - timedelta(days=1), now.date() + DAYS_AHEAD.days * timedelta(days=1)
+        hours = await self._calls.calendar(start=first, end=last)
+        sessions = [session for session in stricter(calendar.sessions(first, last), hours) if session.close > now]
+        running = sessions[0] if sessions and sessions[0].open <= now else None
+        self._ahead = [session for session in sessions if session.open > now]
+        return running
+
+    async def begin(self, engine: "Engine", session: Session | None = None) -> None:
+        """Starts a session: the next one at its open, or the one the engine finds itself in."""
+        if session is None:
+            session = self._ahead.pop(0)
+        self.current = session
+        if not self._ahead:
+            await self.look_ahead(session.close)
+        account_id = engine.trader.account_id
+        row = await engine.ledger.run(risk_store.load_session, account_id, session.date)
+        trades = await engine.ledger.run(
+            order_store.trades_of_session, account_id, since=session.open, until=session.close
+        )
+        entries = await engine.ledger.run(order_store.entries_submitted, account_id, since=session.open)
+        account = await self._calls.account()
+        engine.log_told(await recovery.standing(engine))
+        await engine.tell(
+            SessionStarted(
+                now=max(engine.clock(), session.open),
+                session=session,
+                start_equity=row.start_equity if row else account.last_equity,
+                breaker=row.breaker if row else "",
+                tripped_at=row.tripped_at if row else None,
+                losses_in_a_row=_losses_in_a_row(trade.pnl for trade in trades),
+                entries=entries,
+            )
+        )
+        await self.warm_up(engine, engine.trader.managed_symbols())
+
+    # --- history ------------------------------------------------------------------------------------------------------
+
+    async def warm_up(self, engine: "Engine", symbols: Sequence[str]) -> None:
+        """Rebuilds the averages of the symbols from split-adjusted history, today's minutes so far included."""
+        now, today = engine.clock(), self.current
+        strategies = [strategy for symbol, strategy, *_ in engine.trader.lines() if symbol == symbols[0]]
+        needs = history_needs(strategies)
+        before = today.open if today else now
+        earlier = [s for s in calendar.previous_sessions(before.date(), MOST_SESSIONS_OF_HISTORY) if s.close <= before]
+        fetched: dict[str, list[Bar]] = {symbol: [] for symbol in symbols}
+        found: dict[str, WarmUp] = {}
+        count = 0
+        while (more := sessions_to_fetch(earlier, needs, already=count)) > count:
+            wanted = [symbol for symbol in symbols if symbol not in found or not found[symbol].is_enough]
+            try:
+                bars = await self._data_calls.bars(
+                    wanted,
+                    start=earlier[-more].open,
+                    end=earlier[-count].open if count else before,
+                    split_adjusted=True,
+                )
+            except BrokerError as error:
+                log.error("warm_up.failed", symbols=wanted, reason=str(error))
+                break
+            count = more
+            for symbol in wanted:
+                fetched[symbol] = bars.get(symbol, []) + fetched[symbol]
+                found[symbol] = warm_up(fetched[symbol], earlier, needs)
+            if all(each.is_enough for each in found.values()):
+                break
+        today_bars = await self._today(symbols, now)
+        for symbol in symbols:
+            history = found.get(symbol, WarmUp(bars=(), sessions=(), is_enough=False))
+            if not history.is_enough:
+                log.warning("warm_up.cold", symbol=symbol, sessions=len(history.sessions))
+            await engine.tell(
+                HistoryDelivered(
+                    now=engine.clock(),
+                    symbol=symbol,
+                    bars=(*history.bars, *today_bars.get(symbol, ())),
+                    rebuilds=True,
+                    sessions=(*history.sessions, *([today] if today else [])),
+                )
+            )
+
+    async def fill_gap(self, engine: "Engine") -> None:
+        """After the bar stream was lost: what it missed today comes from history and only updates state."""
+        symbols = engine.trader.managed_symbols()
+        for symbol, bars in (await self._today(symbols, engine.clock())).items():
+            await engine.tell(HistoryDelivered(now=engine.clock(), symbol=symbol, bars=tuple(bars)))
+
+    async def _today(self, symbols: Sequence[str], now: datetime) -> dict[str, list[Bar]]:
+        if self.current is None or now <= self.current.open:
+            return {}
+        try:
+            bars = await self._data_calls.bars(symbols, start=self.current.open, end=min(now, self.current.close))
+        except BrokerError as error:
+            log.error("history.failed", symbols=symbols, reason=str(error))
+            return {}
+        return {symbol: [bar for bar in those if bar.delivered_at <= now] for symbol, those in bars.items()}
+
+    async def answer_window(self, engine: "Engine", request: RequestHistory) -> None:
+        """Asks history once for a window without bars; requests for the same window travel together."""
+        key = (request.start, request.end)
+        waiting = self._windows.setdefault(key, [])
+        waiting.append(request)
+        if len(waiting) > 1:
+            return
+        await asyncio.sleep(0)
+        asked = self._windows.pop(key)
+        try:
+            found = await self._data_calls.bars(
+                sorted({each.symbol for each in asked}), start=request.start, end=request.end
+            )
+        except BrokerError as error:
+            log.error("history.failed", start=request.start, reason=str(error))
+            found = {}
+        for each in asked:
+            await engine.tell(
+                HistoryDelivered(
+                    now=engine.clock(),
+                    symbol=each.symbol,
+                    bars=tuple(found.get(each.symbol, ())),
+                    interval_minutes=each.interval_minutes,
+                    window_start=each.start,
+                )
+            )
+
+
+def stricter(ours: Iterable[Session], theirs: Iterable[MarketHours]) -> list[Session]:
+    """Sessions that both calendars have, from the later open to the earlier close."""
+    hours = {each.date: each for each in theirs}
+    both = [
+        Session(date=s.date, open=max(s.open, hours[s.date].open), close=min(s.close, hours[s.date].close))
+        for s in ours
+        if s.date in hours
+    ]
+    return [session for session in both if session.open < session.close]
+
+
+def _losses_in_a_row(results: Iterable[Decimal]) -> int:
+    count = 0
+    for pnl in results:
+        count = count + 1 if pnl < 0 else 0 if pnl > 0 else count
+    return count

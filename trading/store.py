@@ -1,0 +1,459 @@
+"""The bridge to the engine's tables: what it wrote down, its runs, its lease, and what it is asked to do.
+
+Every function is one transaction. `real_at` and `now` are the wall clock, `at` and `recorded_at` market time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.db import transaction
+
+from orders import store as order_store
+from orders.encoding import encode
+from orders.fields import utc_now
+from risk import store as risk_store
+from trading import models
+from trading.messages import (
+    ActivityRecorded,
+    ActivityType,
+    CandleClosed,
+    DecisionRecorded,
+    Level,
+    Noted,
+    OrderRecorded,
+    Record,
+    SessionRecorded,
+    TradeRecorded,
+)
+
+LEASE_LIFE = timedelta(seconds=15)
+REQUEST_LIFE = timedelta(seconds=60)
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+class NoLiveEngine(Exception):
+    """No engine holds a lease that is alive: nobody would do what is asked."""
+
+
+class LeaseHeld(Exception):
+    """Another engine runs on this database."""
+
+
+class LeaseLost(Exception):
+    """The lease is somebody else's by now: this engine must stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Which engine runs, where, and when it last said so (wall clock). `port` is its dashboard's, if it has one."""
+
+    token: str
+    pid: int
+    host: str
+    port: int | None
+    run_id: int | None
+    account_id: str
+    state: str
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Something the engine is asked; wall-clock times. `error` is empty if it was done."""
+
+    id: int
+    kind: str
+    payload: Mapping[str, Any]
+    requested_by: str
+    created_at: datetime
+    expires_at: datetime
+    claimed_at: datetime | None
+    done_at: datetime | None
+    result: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One start of the engine; wall-clock times."""
+
+    id: int
+    account_id: str
+    provider: str
+    account_mode: str
+    strategies: tuple[str, ...]
+    symbols: tuple[str, ...]
+    settings: Mapping[str, str]
+    settings_hash: str
+    options: Mapping[str, Any]
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    reason: str
+
+
+# --- what the Trader recorded -----------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def write(
+    records: Sequence[Record], *, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
+) -> list[int]:
+    """Writes everything or nothing; the ids of the new activities, in order. Candles and notes are no rows.
+
+    Raises:
+        StaleOrder, UnfaithfulRecord: see `orders.store.record_order`.
+    """
+    activity_ids: list[int] = []
+    for record in records:
+        match record:
+            case OrderRecorded():
+                order_store.record_order(
+                    record.order,
+                    record.fact,
+                    record.before,
+                    account_id=account_id,
+                    run_id=run_id,
+                    real_at=real_at,
+                )
+            case TradeRecorded():
+                order_store.record_trade(
+                    record.trade,
+                    account_id=account_id,
+                    run_id=run_id,
+                    settings_hash=settings_hash,
+                    real_at=real_at,
+                )
+            case SessionRecorded():
+                risk_store.save_session(
+                    account_id,
+                    record.session.date,
+                    opens_at=record.session.open,
+                    closes_at=record.session.close,
+                    start_equity=record.start_equity,
+                    breaker=record.breaker,
+                    tripped_at=record.tripped_at,
+                    halted=record.halted,
+                    run_id=run_id,
+                    real_at=real_at,
+                )
+            case DecisionRecorded():
+                _write_decision(record, account_id, run_id, settings_hash, real_at)
+            case ActivityRecorded():
+                _note_halt(record, account_id, run_id, real_at)
+                activity_ids.append(_write_activity(record, account_id, run_id, real_at))
+            case CandleClosed() | Noted():
+                pass
+    return activity_ids
+
+
+@transaction.atomic
+def activities(
+    account_id: str, *, limit: int = 50, before_id: int | None = None, correlation_id: str = ""
+) -> list[tuple[int, ActivityRecorded]]:
+    """The activity feed with the rows' ids, newest first, optionally from before a row or of one signal."""
+    rows = models.Activity.objects.filter(account_id=account_id)
+    if before_id is not None:
+        rows = rows.filter(id__lt=before_id)
+    if correlation_id:
+        rows = rows.filter(correlation_id=correlation_id)
+    return [
+        (
+            row.pk,
+            ActivityRecorded(
+                at=row.recorded_at,
+                type=ActivityType(row.type),
+                symbol=row.symbol,
+                message=row.message,
+                correlation_id=row.correlation_id,
+                level=Level(row.level),
+            ),
+        )
+        for row in rows.order_by("-id")[:limit]
+    ]
+
+
+@transaction.atomic
+def decisions(
+    account_id: str, *, symbol: str = "", limit: int = 50, before_id: int | None = None, correlation_id: str = ""
+) -> list[dict[str, Any]]:
+    """Decisions as plain values by column, newest first, optionally from before a row or of one signal."""
+    rows = models.Decision.objects.filter(account_id=account_id)
+    if symbol:
+        rows = rows.filter(symbol=symbol)
+    if before_id is not None:
+        rows = rows.filter(id__lt=before_id)
+    if correlation_id:
+        rows = rows.filter(correlation_id=correlation_id)
+    return [dict(row) for row in rows.order_by("-id").values()[:limit]]
+
+
+@transaction.atomic
+def decisions_of_run(run_id: int) -> list[dict[str, Any]]:
+    """The decisions of a run as plain values by column, in order."""
+    return [dict(row) for row in models.Decision.objects.filter(run_id=run_id).order_by("id").values()]
+
+
+def _write_activity(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> int:
+    row = models.Activity.objects.create(
+        account_id=account_id,
+        run_id=run_id,
+        recorded_real_at=real_at,
+        recorded_at=record.at,
+        type=str(record.type),
+        level=str(record.level),
+        symbol=record.symbol,
+        message=record.message,
+        correlation_id=record.correlation_id,
+    )
+    return row.pk
+
+
+def _note_halt(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> None:
+    """The operator's halt or its end; a session's own row may only add a halt, or there may be no session yet."""
+    if record.type in (ActivityType.HALTED, ActivityType.RESUMED) and not record.symbol:
+        day = record.at.astimezone(NEW_YORK).date()
+        halted = record.type is ActivityType.HALTED
+        risk_store.set_halted(account_id, halted, day=day, real_at=real_at, run_id=run_id)
+
+
+def _write_decision(
+    record: DecisionRecorded, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
+) -> None:
+    models.Decision.objects.create(
+        account_id=account_id,
+        run_id=run_id,
+        recorded_real_at=real_at,
+        recorded_at=record.at,
+        symbol=record.symbol,
+        strategy=record.strategy,
+        side=str(record.side),
+        candle=encode(record.candle),
+        conditions=encode(record.conditions),
+        checks=encode(record.checks),
+        refused_by=record.refused_by,
+        qty=record.qty,
+        entry_price=record.entry_price,
+        stop_price=record.stop_price,
+        correlation_id=record.correlation_id,
+        settings_hash=settings_hash,
+    )
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def start_run(
+    *,
+    account_id: str,
+    provider: str,
+    account_mode: str,
+    strategies: Sequence[str],
+    symbols: Sequence[str],
+    settings: Mapping[str, str],
+    settings_hash: str,
+    options: Mapping[str, Any],
+    real_at: datetime,
+) -> int:
+    """Writes down a start of the engine with its settings; the run's id. A run that never ended did so by a crash."""
+    crashed = models.EngineRun.objects.filter(outcome="running")
+    crashed.update(outcome="failed", ended_at=real_at, reason="the process ended without a word")
+    run = models.EngineRun.objects.create(
+        account_id=account_id,
+        provider=provider,
+        account_mode=account_mode,
+        strategies=list(strategies),
+        symbols=list(symbols),
+        settings=dict(settings),
+        settings_hash=settings_hash,
+        options=dict(options),
+        started_at=real_at,
+    )
+    return run.pk
+
+
+@transaction.atomic
+def end_run(run_id: int, *, outcome: str, reason: str, real_at: datetime) -> None:
+    """Writes down how a run ended: `stopped` or `failed`."""
+    models.EngineRun.objects.filter(id=run_id).update(outcome=outcome, reason=reason, ended_at=real_at)
+
+
+@transaction.atomic
+def load_run(run_id: int) -> Run | None:
+    """The run of that id."""
+    row = models.EngineRun.objects.filter(id=run_id).first()
+    return _run(row) if row else None
+
+
+@transaction.atomic
+def last_run() -> Run | None:
+    """The latest run on this database: its account is the one the pages show while no engine runs."""
+    row = models.EngineRun.objects.order_by("-id").first()
+    return _run(row) if row else None
+
+
+def _run(row: models.EngineRun) -> Run:
+    return Run(
+        id=row.pk,
+        account_id=row.account_id,
+        provider=row.provider,
+        account_mode=row.account_mode,
+        strategies=tuple(row.strategies),
+        symbols=tuple(row.symbols),
+        settings=row.settings,
+        settings_hash=row.settings_hash,
+        options=row.options,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        outcome=row.outcome,
+        reason=row.reason,
+    )
+
+
+# --- the lease --------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def take_lease(*, token: str, pid: int, host: str, port: int | None, real_at: datetime) -> None:
+    """Makes this process the engine of the database. The caller already holds the database's lock.
+
+    On one machine that lock is proof that whoever wrote the old lease is gone; it may not reach another machine (a
+    network file system), so a live lease from there stands.
+
+    Raises:
+        LeaseHeld: an engine on another machine is alive.
+    """
+    held = live_lease(now=real_at)
+    if held is not None and held.host != host:
+        raise LeaseHeld(f"an engine runs on this database already: process {held.pid} on {held.host}")
+    models.EngineLease.objects.update_or_create(
+        id=models.LEASE_ROW,
+        defaults={
+            "token": token,
+            "pid": pid,
+            "host": host,
+            "port": port,
+            "run_id": None,
+            "account_id": "",
+            "state": "starting",
+            "started_at": real_at,
+            "heartbeat_at": real_at,
+        },
+    )
+
+
+@transaction.atomic
+def beat(
+    token: str,
+    *,
+    now: datetime | None = None,
+    state: str | None = None,
+    run_id: int | None = None,
+    account_id: str | None = None,
+    port: int | None = None,
+) -> None:
+    """Says that the engine is alive, and what is new about it.
+
+    Raises:
+        LeaseLost: another engine took the lease.
+    """
+    news = {"state": state, "run_id": run_id, "account_id": account_id, "port": port}
+    changes = {name: value for name, value in news.items() if value is not None}
+    if models.EngineLease.objects.filter(token=token).update(heartbeat_at=now or utc_now(), **changes) != 1:
+        raise LeaseLost("another engine took over this database")
+
+
+@transaction.atomic
+def drop_lease(token: str) -> None:
+    """Gives the lease up, if it is still ours."""
+    models.EngineLease.objects.filter(token=token).delete()
+
+
+@transaction.atomic
+def live_lease(*, now: datetime | None = None) -> Lease | None:
+    """The lease of a running engine, None if its heart has not beaten for 15 s."""
+    row = models.EngineLease.objects.filter(heartbeat_at__gt=(now or utc_now()) - LEASE_LIFE).first()
+    if row is None:
+        return None
+    return Lease(
+        token=row.token,
+        pid=row.pid,
+        host=row.host,
+        port=row.port,
+        run_id=row.run_id,
+        account_id=row.account_id,
+        state=row.state,
+        started_at=row.started_at,
+        heartbeat_at=row.heartbeat_at,
+    )
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def ask(kind: str, payload: Mapping[str, Any], *, by: str, now: datetime | None = None) -> Request:
+    """Leaves a request for the running engine, good for 60 s.
+
+    Raises:
+        NoLiveEngine: there is nobody to ask.
+    """
+    now = now or utc_now()
+    lease = live_lease(now=now)
+    if lease is None:
+        raise NoLiveEngine("no engine is running")
+    row = models.OperatorRequest.objects.create(
+        kind=kind,
+        payload={name: encode(value) for name, value in payload.items()},
+        lease_token=lease.token,
+        account_id=lease.account_id,
+        requested_by=by,
+        created_at=now,
+        expires_at=now + REQUEST_LIFE,
+    )
+    return find_request(row.pk)
+
+
+@transaction.atomic
+def claim_requests(token: str, *, now: datetime | None = None) -> list[Request]:
+    """The requests that wait for the holder of this lease, oldest first; from now on they are its to finish."""
+    now = now or utc_now()
+    waiting = models.OperatorRequest.objects.filter(lease_token=token, claimed_at__isnull=True, expires_at__gt=now)
+    ids = [
+        pk
+        for pk in waiting.order_by("id").values_list("id", flat=True)
+        if models.OperatorRequest.objects.filter(id=pk, claimed_at__isnull=True).update(claimed_at=now)
+    ]
+    return [find_request(pk) for pk in ids]
+
+
+@transaction.atomic
+def finish_request(request_id: int, *, result: str = "", error: str = "", now: datetime | None = None) -> None:
+    """Writes down what came of a request; `error` says why it was not done."""
+    rows = models.OperatorRequest.objects.filter(id=request_id, done_at__isnull=True)
+    rows.update(done_at=now or utc_now(), result=result, error=error)
+
+
+@transaction.atomic
+def find_request(request_id: int) -> Request:
+    """A request as it stands. Raises LookupError if there is none of that id."""
+    row = models.OperatorRequest.objects.filter(id=request_id).first()
+    if row is None:
+        raise LookupError(f"there is no request {request_id}")
+    return Request(
+        id=row.pk,
+        kind=row.kind,
+        payload=row.payload,
+        requested_by=row.requested_by,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        claimed_at=row.claimed_at,
+        done_at=row.done_at,
+        result=row.result,
+        error=row.error,
+    )
