@@ -19,7 +19,7 @@ from backtests.metrics import measure
 from backtests.outcome import Outcome, SymbolData
 from backtests.request import BacktestRequest
 from backtests.runner import days_of, run
-from backtests.scenarios import MOST_SCENARIOS, Scenario, scenarios
+from backtests.scenarios import Scenario, most_runs, scenarios
 from trading.columns import BarColumns, TooLarge
 from trading.exchange import Exchange, PathRule
 from trading.live import calendar
@@ -90,7 +90,7 @@ def execute_on(
     number.
     """
     slippage: Decimal = request.config["backtest.slippage_per_share"]
-    total = len(loaded.sessions) * (1 + (runs_wanted(slippage) if with_scenarios else 0))
+    total = len(loaded.sessions) * (1 + (most_runs(slippage) if with_scenarios else 0))
     done = itertools.count(1)
 
     def result_of(path_rule: PathRule, slippage_per_share: Decimal) -> Result:
@@ -117,6 +117,7 @@ def execute_on(
             scenarios(result_of, initial_capital=request.initial_capital, slippage_per_share=slippage, result=result)
         )
         seconds["scenarios"] = round(perf_counter() - started, 6)
+        on_progress(total, total)
     return Outcome(request=request, result=result, metrics=metrics, data=loaded.data, seconds=seconds, scenarios=others)
 
 

@@ -108,7 +108,7 @@ def work_on(sweep_id: int) -> None:
     row = sweep_store.find(sweep_id)
     if claimed and row:
         try:
-            _work_off(claimed, row.sweep())
+            _work_off(claimed, row)
         except Exception as error:
             text = str(error) if isinstance(error, BadRequest) else f"stopped by a fault in the program: {error!r}"
             sweep_store.fail(sweep_id, text, real_at=timezone.now())
@@ -123,14 +123,15 @@ def worker_name() -> str:
 
 
 # A worker process runs many chunks of one sweep: it keeps that one's bars.
-_bench: dict[int, Bench] = {}
+_bench: dict[str, Bench] = {}
 
 
-def _work_off(claimed: sweep_store.Claim, sweep: Sweep) -> None:
-    if claimed.sweep_id not in _bench:
+def _work_off(claimed: sweep_store.Claim, row: sweep_store.SweepRow) -> None:
+    sweep = row.sweep()
+    if row.sweep_id not in _bench:
         _bench.clear()
-        _bench[claimed.sweep_id] = Bench(BarStore(settings.DATA_DIR / "bars"))
-    bench = _bench[claimed.sweep_id]
+        _bench[row.sweep_id] = Bench(BarStore(settings.DATA_DIR / "bars"))
+    bench = _bench[row.sweep_id]
     with _renewing(lambda: sweep_store.renew(claimed, real_at=timezone.now())) as lost:
         for number in missing(claimed.part, sweep_store.numbers_done(claimed.sweep_id, claimed.part)):
             if lost.is_set():

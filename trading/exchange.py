@@ -82,7 +82,7 @@ class Exchange:
 
     Slippage and commission are dollars a share; `max_volume_share` is the fraction of a bar's volume that all orders
     together may take, in whole shares, None for no limit. `path_rule` is for asking what another path would have done.
-    `path_mattered` tells whether it could have done something else, `last_close` is the close of each symbol's last bar.
+    `path_mattered` tells whether it could have done something else; `last_close` is each symbol's last bar's close.
     """
 
     def __init__(

@@ -1,12 +1,13 @@
 """The benchmark's bars and entries in backtesting.py: prints the seconds of each run and the trades as JSON.
 
-Run by benchmarks/backtest.py with an environment of its own. What is computed once per candle - signal, entry price, stop -
-is handed over ready-made, which favours it; orders, fills, trail, run count and the end of day are its own work.
+Run by benchmarks/backtest.py with an environment of its own. What is computed once per candle - signal, entry price,
+stop - is handed over ready-made, which favours it; orders, fills, trail, run count and the end of day are its own work.
 """
 
 import json
 import sys
 from time import perf_counter, process_time
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from backtesting import Backtest, Strategy
 class Velez(Strategy):
     """One position at a time; the stop is trailed to the pullback's low, a run of strong candles is sold."""
 
-    prepared: dict[str, np.ndarray] = {}
+    prepared: ClassVar[dict[str, np.ndarray]] = {}
 
     def init(self) -> None:
         self.columns = {name: column.tolist() for name, column in self.prepared.items()}
@@ -88,7 +89,16 @@ def main() -> None:
         result = Backtest(frame, Velez, cash=25_000, commission=0, spread=0).run()
         seconds.append(perf_counter() - begun)
         cpu.append(process_time() - spent)
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "trades": int(result["# Trades"]), "whole": perf_counter() - started}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "trades": int(result["# Trades"]),
+                "whole": perf_counter() - started,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
