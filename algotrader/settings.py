@@ -24,7 +24,7 @@ API_TOKEN: str = ALGO["web.api_token"] or kept_key(DATA_DIR / "api_token")
 
 INSTALLED_APPS = [
     "daphne",
-    "django.contrib.admin",
+    "algotrader.admin_site.DeskAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -67,6 +67,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "dashboard.context.roles",
             ]
         },
     }

@@ -1,4 +1,4 @@
-"""Pages that start, watch and compare backtests, and show sweeps. Only staff may start one."""
+"""Pages that start, watch and compare backtests, and show sweeps. Only traders may start one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from backtests.sweep import HeatMap, PointResult, figure_of, heat_map, point_par
 from backtests.tasks import queue_backtest
 from dashboard import store
 from risk.config import BY_KEY, Kind, Setting, as_text
+from risk.roles import Role, role_of
 from trading.strategy import Strategy
 
 UNFINISHED = ("queued", "running")
@@ -75,8 +76,8 @@ class Field:
 @login_required
 def new_backtest(request: HttpRequest) -> HttpResponse:
     """The form that starts a backtest; it can be filled with the settings of a run or of a sweep's point."""
-    if not request.user.is_staff:
-        raise PermissionDenied("Only staff may start a backtest.")
+    if role_of(request.user) < Role.TRADER:
+        raise PermissionDenied("Only traders may start a backtest.")
     values, error = _filled_in(request), ""
     if request.method == "POST":
         try:

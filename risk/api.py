@@ -10,6 +10,7 @@ from ninja.errors import HttpError
 
 from risk import store
 from risk.config import SETTINGS, ConfigError, as_text, mask
+from risk.roles import Role, role_of
 
 router = Router(tags=["settings"])
 
@@ -30,12 +31,21 @@ class SettingOut(Schema):
 
 
 def operator(request: HttpRequest) -> str:
-    """Name of the one who asks for a change: a staff user, or whoever has the bearer token. Refuses others with 403."""
+    """Name of the one who asks for something: a trader, or whoever has the bearer token. Refuses others with 403."""
+    return _allowed(request, Role.TRADER)
+
+
+def administrator(request: HttpRequest) -> str:
+    """As `operator`, for what only admins may change."""
+    return _allowed(request, Role.ADMIN)
+
+
+def _allowed(request: HttpRequest, least: Role) -> str:
     if getattr(request, "auth", None) == TOKEN_USER:
         return TOKEN_USER
-    if request.user.is_authenticated and request.user.is_staff:
+    if role_of(request.user) >= least:
         return request.user.get_username()
-    raise HttpError(403, "Only staff users may do this.")
+    raise HttpError(403, f"This needs the group {' or '.join(role.group for role in Role if role >= least)}.")
 
 
 @router.get("settings", response=list[SettingOut])
@@ -62,7 +72,7 @@ def change_settings(
     request: HttpRequest, changes: Body[dict[str, str | bool | int | float | list[str] | None]]
 ) -> list[SettingOut]:
     """Changes settings by key, all of them or none; null goes back to what the environment says."""
-    by, now = operator(request), datetime.now(UTC)
+    by, now = administrator(request), datetime.now(UTC)
     try:
         with transaction.atomic():
             for key, value in changes.items():
