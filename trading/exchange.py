@@ -184,6 +184,10 @@ class Exchange:
             yield from self._walk(bar)
         self.last_close[bar.symbol] = bar.close
 
+    def limit_volume(self, share: Decimal) -> None:
+        """From the next bar on no more than `share` of its volume can be had."""
+        self._max_volume_share = share
+
     def lift_volume_limit(self) -> None:
         """From now on a bar's volume limits nothing: at the end of the data what is open is closed whole."""
         self._max_volume_share = None

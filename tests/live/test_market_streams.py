@@ -22,6 +22,7 @@ from alpaca.trading.stream import TradingStream
 from tests.built_in_market import KEYS, Conductor, script
 from trading.exchange import Exchange
 from trading.simulator import streams
+from trading.simulator.faults import Faults
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
 DAY, GTC = TimeInForce.DAY, TimeInForce.GTC
@@ -293,7 +294,9 @@ async def test_messagepack_is_spoken_only_when_asked_for(market: Conductor) -> N
 
 
 async def test_a_silent_client_is_sent_away() -> None:
-    data = streams.MarketData(keys=KEYS, lockstep=None, on_symbols=lambda symbols: None, authentication_seconds=0.05)
+    data = streams.MarketData(
+        keys=KEYS, lockstep=None, faults=Faults(), on_symbols=lambda symbols: None, authentication_seconds=0.05
+    )
     application = web.Application()
     application.add_routes([web.get("/v2/iex", data.handle)])
     runner = web.AppRunner(application)

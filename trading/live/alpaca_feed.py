@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -113,15 +112,16 @@ class Feed(ABC, Generic[Item]):
     # --- the connection -----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
         attempts = 0
         while not self._ended:
             await self._ready()
             self._stream = self._new_stream()
             self._got_data = False
-            started = monotonic()
+            started = clock()
             try:
                 detail = await self._connection()
-                if self._got_data or monotonic() - started > self._timing.longest_retry_seconds:
+                if self._got_data or clock() - started > self._timing.longest_retry_seconds:
                     attempts = 0
                 attempts += 1
                 delay = reconnect_delay(attempts, self._timing.first_retry_seconds, self._timing.longest_retry_seconds)

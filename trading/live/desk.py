@@ -76,7 +76,7 @@ class Desk:
         """
         if self._engine.lockstep is not None:
             return False
-        now = monotonic()
+        now = asyncio.get_running_loop().time()
         while self._entry_times and self._entry_times[0] <= now - 60:
             self._entry_times.popleft()
         self._entry_times.append(now)

@@ -45,13 +45,21 @@ class Operator:
     """
 
     def __init__(
-        self, engine: "Engine", *, base: Config, fixed: Mapping[str, str], token: str, lock: EngineLock
+        self,
+        engine: "Engine",
+        *,
+        base: Config,
+        fixed: Mapping[str, str],
+        token: str,
+        lock: EngineLock,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._engine = engine
         self._base = base
         self._fixed = fixed
         self._token = token
         self._lock = lock
+        self._poll_seconds = poll_seconds
         self._overrides: dict[str, str] | None = None
         self.flatten_on_stop = False
 
@@ -72,7 +80,7 @@ class Operator:
                 self._engine.stop(str(error), failed=True)
             except (DatabaseError, LockFailed) as error:
                 log.error("operator.database", reason=str(error))
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(self._poll_seconds)
 
     def _keep_lock(self) -> None:
         """Takes the lock again if it was lost with its connection. Raises AnotherEngine if somebody else has it now."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -75,22 +75,43 @@ async def run_engine(options: Options) -> int:
         UserError: the engine cannot start; one line says why and what to do.
     """
     async with AsyncExitStack() as cleanup:
-        return await _Process(options, cleanup).run()
+        process = EngineProcess(options, cleanup)
+        stop_on_signals(process.stop)
+        return await process.run()
 
 
-class _Process:
-    def __init__(self, options: Options, cleanup: AsyncExitStack) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an engine is put together from; a simulation puts its own market and its own pace in."""
+
+    place: Callable[[Config, Options, AsyncExitStack], Awaitable[Place]] = open_place
+    lock: Callable[[], EngineLock] = EngineLock
+    ledger: Callable[[], Ledger] = Ledger
+    calls: Callable[..., BrokerCalls] = BrokerCalls
+    trader: Callable[..., Trader] = Trader
+    engine: Callable[..., Engine] = Engine
+    operator: Callable[..., Operator] = Operator
+
+
+STANDARD_PARTS = Parts()
+
+
+class EngineProcess:
+    """One engine from its start to its end; `cleanup` takes apart what it has put up."""
+
+    def __init__(self, options: Options, cleanup: AsyncExitStack, parts: Parts = STANDARD_PARTS) -> None:
         self._options = options
         self._cleanup = cleanup
-        self._ledger = Ledger()
+        self._parts = parts
+        self._ledger = parts.ledger()
         self._token = str(uuid4())
-        self._engine_lock = EngineLock()
+        self._engine_lock = parts.lock()
         self._stop_asked = ""
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
 
     async def run(self) -> int:
+        """Runs until somebody asks for the end; see `run_engine`."""
         self._cleanup.callback(self._ledger.close)
-        stop_on_signals(self._asked_to_stop)
         config = await self._config()
         await self._lock()
         port = await self._serve_pages(config) if self._options.web else None
@@ -103,7 +124,7 @@ class _Process:
             real_at=datetime.now(UTC),
         )
         self._cleanup.push_async_callback(self._ledger.run, store.drop_lease, self._token)
-        place = await open_place(config, self._options, self._cleanup)
+        place = await self._parts.place(config, self._options, self._cleanup)
         engine = await self._build(config, place)
         return await self._trade(engine, place)
 
@@ -139,7 +160,7 @@ class _Process:
 
     async def _build(self, config: Config, place: Place) -> Engine:
         """Everything around the Trader, with the account's own history in it."""
-        calls = BrokerCalls(place.broker, limiter=place.limiter)
+        calls = self._parts.calls(place.broker, limiter=place.limiter)
         data_calls = DataCalls(place.data, limiter=place.limiter)
         try:
             await place.broker.connect()
@@ -161,7 +182,7 @@ class _Process:
             settings = trader_settings(config)
         except UnknownStrategy as error:
             raise UserError(f"ALGO_STRATEGIES: {error}") from error
-        trader = Trader(
+        trader = self._parts.trader(
             settings=settings,
             symbols=symbols,
             cash=account.cash,
@@ -170,7 +191,7 @@ class _Process:
         )
         recent = await self._ledger.run(store.activities, account_id, limit=50)
         broadcaster.attach(trader, [activity_line(row_id, record) for row_id, record in reversed(recent)])
-        return Engine(
+        return self._parts.engine(
             config=config,
             trader=trader,
             calls=calls,
@@ -216,10 +237,10 @@ class _Process:
     # --- running ------------------------------------------------------------------------------------------------------
 
     async def _trade(self, engine: Engine, place: Place) -> int:
-        self._engine = engine
+        self.engine = engine
         if self._stop_asked:
             engine.stop(self._stop_asked)
-        operator = Operator(
+        operator = self._parts.operator(
             engine, base=django_settings.ALGO, fixed=self._fixed(), token=self._token, lock=self._engine_lock
         )
         supervisor = Supervisor(lambda reason: engine.stop(reason, failed=True))
@@ -291,7 +312,8 @@ class _Process:
         with suppress(asyncio.CancelledError):
             await working
 
-    def _asked_to_stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> None:
+        """Asks for a graceful end, at any time."""
         self._stop_asked = reason
-        if self._engine is not None:
-            self._engine.stop(reason)
+        if self.engine is not None:
+            self.engine.stop(reason)

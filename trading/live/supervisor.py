@@ -1,7 +1,6 @@
 """Keeps long tasks running: restart with growing pauses, and a graceful shutdown when a critical one keeps failing."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -29,11 +28,11 @@ class Supervisor:
         self,
         ask_for_shutdown: Callable[[str], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ask_for_shutdown = ask_for_shutdown
-        self._clock = clock
+        self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
         self._tasks: dict[str, asyncio.Task[None]] = {}
 

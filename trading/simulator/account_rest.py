@@ -146,7 +146,7 @@ class AccountApi:
         market = self._market
         return web.json_response(
             {
-                "timestamp": _new_york_text(market.now),
+                "timestamp": _new_york_text(market.told_now),
                 "is_open": market.book.is_open,
                 "next_open": _new_york_text(market.next_open),
                 "next_close": _new_york_text(market.next_close),

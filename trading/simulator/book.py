@@ -16,6 +16,7 @@ from trading.exchange import Exchange, Execution, WorkingOrder
 from trading.simulator import checks
 from trading.simulator.account import ZERO, Account
 from trading.simulator.families import Families
+from trading.simulator.faults import Faults, On
 from trading.simulator.orders import BrokerOrder, Fill, Json, OrderClass, Status, order_json
 from trading.simulator.tickets import Changes, Ticket, forbidden, invalid, not_found
 
@@ -54,7 +55,14 @@ class Book:
     """
 
     def __init__(
-        self, *, account_id: str, account: Account, exchange: Exchange, knows: Callable[[str], bool], day_end: datetime
+        self,
+        *,
+        account_id: str,
+        account: Account,
+        exchange: Exchange,
+        knows: Callable[[str], bool],
+        day_end: datetime,
+        faults: Faults | None = None,
     ) -> None:
         self.account = account
         self.restrictions = Restrictions()
@@ -66,6 +74,7 @@ class Book:
         self.day_end = day_end
         self._exchange = exchange
         self._knows = knows
+        self._faults = faults or Faults()
         self._ids = UUID(account_id)
         self._open: dict[str, BrokerOrder] = {}
         self._by_client_id: dict[str, str] = {}
@@ -374,16 +383,34 @@ class Book:
             self._start(order, now)
 
     def _route_cancel(self, order: BrokerOrder, now: datetime) -> None:
+        if order.is_open and (fault := self._faults.strike(On.CANCELING)) is not None:
+            self._fill_late(order, fault.share, now)
         if order.is_open:  # an execution may have come first
             self._exchange.cancel(order.id)
             order.canceled_at = now
             self._end(order, Status.CANCELED, now)
             self._say("canceled", order, now)
 
+    def _fill_late(self, order: BrokerOrder, share: Decimal, now: datetime) -> None:
+        """The market reaches an order while its cancellation is on the way."""
+        working = next((each for each in self._exchange.working(order.symbol) if each.order_id == order.id), None)
+        qty = max(order.leaves * share // 1, Decimal(1))
+        price = order.price or self.prices.get(order.symbol)
+        if working is None or price is None or qty > order.leaves:
+            return
+        if qty == order.leaves:
+            self._exchange.cancel(order.id)
+        execution = Execution(
+            order_id=order.id, symbol=order.symbol, qty=qty, price=price, at=now, commission=ZERO,
+            leaves=order.leaves - qty,
+        )  # fmt: skip
+        self.executed(execution, now=now)
+
     def _route_replace(self, old: BrokerOrder, new: BrokerOrder, *, was: Status, at: datetime) -> None:
         if new.keeps_qty and old.is_open:
             new.qty = old.leaves
-        if not old.is_open or not self._exchange_replaces(old, new, at):
+        is_too_late = old.is_open and self._faults.strike(On.REPLACING) is not None
+        if not old.is_open or is_too_late or not self._exchange_replaces(old, new, at):
             # Filled, or its stop was reached, before the replacement could get there.
             if old.is_open:
                 old.status = Status.PARTIALLY_FILLED if old.filled_qty else was

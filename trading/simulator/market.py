@@ -6,9 +6,9 @@ worked everything off (lockstep); alone, the market keeps time by the real clock
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from trading.simulator.account_rest import AccountApi
 from trading.simulator.accountfile import AccountFile, AccountFileError
 from trading.simulator.book import Book, Restrictions
 from trading.simulator.data_rest import DataApi
+from trading.simulator.faults import NO_FAULTS, Faults, Kind, On, Schedule
 from trading.simulator.gate import Gate
 from trading.simulator.history import BarSource, Halt, History, midnight
 from trading.simulator.lockstep import Lockstep
@@ -63,8 +64,10 @@ class Market:
         account_path: Path | None = None,
         keys: Keys = DEFAULT_KEYS,
         lockstep: Lockstep | None = None,
+        faults: Schedule = NO_FAULTS,
     ) -> None:
         self.bars = bars
+        self.faults = Faults(faults)
         self.history = History(bars)
         self.exchange = exchange or Exchange()
         self.ended = asyncio.Event()
@@ -100,6 +103,7 @@ class Market:
             exchange=self.exchange,
             knows=self.add_symbol,
             day_end=self._following.close if self._following else self.now,
+            faults=self.faults,
         )
         self.book.is_open = self._session is not None
         self.book.restrictions = Restrictions(**state["restrictions"])
@@ -112,15 +116,17 @@ class Market:
         account.last_equity = Decimal(state["last_equity"])
         self._file.write(state=state)
 
-        self._gate = Gate(keys=keys, requests_per_minute=None if speed == 0 else round(200 * max(speed, 1)))
-        self._updates = TradeUpdates(keys=keys, lockstep=lockstep)
-        self._data = MarketData(keys=keys, lockstep=lockstep, on_symbols=self._add_symbols)
+        self._requests_per_minute = None if speed == 0 else round(200 * max(speed, 1))
+        self._gate = Gate(keys=keys, requests_per_minute=self._requests_per_minute, faults=self.faults)
+        self._updates = TradeUpdates(keys=keys, lockstep=lockstep, faults=self.faults)
+        self._data = MarketData(keys=keys, lockstep=lockstep, faults=self.faults, on_symbols=self._add_symbols)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=STOP_SECONDS)
         self._address = ""
         self._begun = asyncio.Event()
         self._is_stepping = False
         self._telling = asyncio.Lock()
         self._tasks: set[asyncio.Task[bool]] = set()
+        self._mended: list[tuple[datetime, Callable[[], None]]] = []
         if lockstep is not None:
             lockstep.serve(deliver=self._carry_out)
 
@@ -175,9 +181,14 @@ class Market:
 
     async def _clock(self, request: web.Request) -> web.Response:
         """For an engine in another process, which follows this market's time."""
-        return web.json_response({"now": utc_text(self.now), "speed": self.speed})
+        return web.json_response({"now": utc_text(self.told_now), "speed": self.speed})
 
     # --- what the server asks -----------------------------------------------------------------------------------------
+
+    @property
+    def told_now(self) -> datetime:
+        """The time as this market's clock tells it."""
+        return self.now + timedelta(seconds=self.faults.clock_step_seconds)
 
     @property
     def next_open(self) -> datetime:
@@ -314,6 +325,8 @@ class Market:
 
     async def _step(self, session: Session) -> None:
         """One minute is over: its bars, symbol by symbol, then the engine's timers."""
+        self._mend()
+        self._fail_minute()
         self.save()  # from here on this minute is never matched again, whatever happens
         for bar in self._bars_of(session, self.now - MINUTE):
             for execution in self.exchange.match(bar):
@@ -323,6 +336,27 @@ class Market:
             await self._data.send_bar(bar)
             await self._settled()
         await self._fire_timers()
+
+    def _fail_minute(self) -> None:
+        """What goes wrong from this minute on, for a while or for good."""
+        fault = self.faults.strike(On.MINUTE)
+        if fault is None:
+            return
+        until = self.now + timedelta(seconds=fault.seconds)
+        match fault.kind:
+            case Kind.CLOCK_STEP:
+                self.faults.clock_step_seconds = fault.seconds
+            case Kind.RATE_LIMIT:
+                self._gate.limit(fault.number_a_minute)
+                self._mended.append((until, lambda: self._gate.limit(self._requests_per_minute)))
+            case Kind.THIN:
+                self.exchange.limit_volume(fault.share)
+                self._mended.append((until, self.exchange.lift_volume_limit))
+
+    def _mend(self) -> None:
+        for until, mend in [each for each in self._mended if each[0] <= self.now]:
+            self._mended.remove((until, mend))
+            mend()
 
     async def _close(self, session: Session, following: Session) -> None:
         if self.now < session.close:

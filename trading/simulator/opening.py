@@ -10,6 +10,7 @@ from risk.config import Config
 from trading.exchange import Exchange
 from trading.live.barfiles import BarFileError
 from trading.simulator.accountfile import AccountFileError
+from trading.simulator.faults import NO_FAULTS, Schedule
 from trading.simulator.history import BarSource
 from trading.simulator.lockstep import Lockstep
 from trading.simulator.market import Market
@@ -43,6 +44,7 @@ def open_market(
     speed: Decimal | None,
     keys: Keys,
     lockstep: Lockstep | None = None,
+    faults: Schedule = NO_FAULTS,
 ) -> Market:
     """A market with the costs and the margin of the settings. Raises UserError when its account cannot be read."""
     try:
@@ -60,6 +62,7 @@ def open_market(
             account_path=account_path,
             keys=keys,
             lockstep=lockstep,
+            faults=faults,
         )
     except AccountFileError as error:
         raise UserError(str(error)) from error

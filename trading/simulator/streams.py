@@ -3,7 +3,7 @@
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from trading.live.barfiles import SYMBOL
 from trading.market import Bar
 from trading.simulator.book import Update
+from trading.simulator.faults import Fault, Faults, Kind, On
 from trading.simulator.lockstep import Lockstep
 from trading.simulator.orders import Json, number_text, utc_text
 
@@ -24,6 +25,8 @@ BAR, UPDATE = "bar", "update"  # the kinds of frames an engine works off
 
 AUTHENTICATION_SECONDS = 10.0
 PING_SECONDS = 20.0
+UPDATED_BAR_SECONDS = 30.0  # after the bar itself
+LATE_SHARES = 100
 SEND_SECONDS = 5.0  # a client that takes no more data for that long is cut off
 CHANNELS = (
     "trades", "quotes", "bars", "updatedBars", "dailyBars", "statuses", "lulds", "corrections", "cancelErrors",
@@ -44,12 +47,15 @@ Keys = tuple[str, str]
 class Connection:
     """One client. `is_welcome` once it has shown the right keys."""
 
-    def __init__(self, socket: web.WebSocketResponse, *, packs: bool, binary: bool) -> None:
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request, *, packs: bool, binary: bool) -> None:
         self.is_welcome = False
         self.channels: dict[str, set[str]] = {channel: set() for channel in CHANNELS}
         self._socket = socket
+        self._request = request
         self._packs = packs
         self._binary = binary
+        self._mute_until = 0.0
+        self._is_half_open = False
 
     @property
     def is_open(self) -> bool:
@@ -58,6 +64,8 @@ class Connection:
 
     async def send(self, message: Any) -> None:
         """Every frame to a client goes out here."""
+        if self._is_mute:
+            return
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 if self._packs:
@@ -75,6 +83,30 @@ class Connection:
     async def close(self) -> None:
         """Ends the connection; a client that does not answer is dropped."""
         await self._socket.close()
+
+    async def receive(self, timeout_seconds: float | None = None) -> WSMessage:
+        """What the client says next; pings are answered. Raises TimeoutError."""
+        while True:
+            frame = await self._socket.receive(timeout_seconds)
+            if frame.type is WSMsgType.PING:
+                if not (self._is_mute and self._is_half_open):
+                    await self._socket.pong(frame.data)
+            elif frame.type is not WSMsgType.PONG:
+                return frame
+
+    @property
+    def _is_mute(self) -> bool:
+        return asyncio.get_running_loop().time() < self._mute_until
+
+    def mute(self, seconds: float, *, half_open: bool) -> None:
+        """Nothing goes out for so long; over a half-open connection no answers to pings either."""
+        self._mute_until = asyncio.get_running_loop().time() + seconds
+        self._is_half_open = half_open
+
+    def cut(self) -> None:
+        """The connection is gone, without a word."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     def read(self, frame: WSMessage) -> Any:
         """The message in a frame, None if it is none."""
@@ -94,15 +126,25 @@ class _Stream(ABC):
     """What both streams share: who may connect, and one connection at a time."""
 
     kind: str
+    occasion: On
     always_binary: bool
 
     def __init__(
-        self, *, keys: Keys, lockstep: Lockstep | None, authentication_seconds: float = AUTHENTICATION_SECONDS
+        self,
+        *,
+        keys: Keys,
+        lockstep: Lockstep | None,
+        faults: Faults,
+        authentication_seconds: float = AUTHENTICATION_SECONDS,
     ) -> None:
         self._keys = keys
         self._lockstep = lockstep
+        self._faults = faults
         self._authentication_seconds = authentication_seconds
         self._connections: set[Connection] = set()
+        self._slot_taken_until = 0.0
+        self._held_back: list[Any] = []
+        self._later: set[asyncio.Task[None]] = set()
 
     @property
     def client(self) -> Connection | None:
@@ -114,17 +156,16 @@ class _Stream(ABC):
         if self._is_full():
             message = {"message": "too many requests"}
             return web.json_response(message, status=HTTPStatus.TOO_MANY_REQUESTS)
-        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=0, compress=False)
+        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=0, compress=False, autoping=False)
         await socket.prepare(request)
         packs = "msgpack" in request.headers.get("Content-Type", "")
-        connection = Connection(socket, packs=packs, binary=self.always_binary)
+        connection = Connection(socket, request, packs=packs, binary=self.always_binary)
         self._connections.add(connection)
         try:
             await self._greet(connection)
-            if await self._first_frame(connection, socket):
-                async for frame in socket:
-                    if frame.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                        await self._answer(connection, connection.read(frame))
+            if await self._first_frame(connection):
+                while (frame := await connection.receive()).type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    await self._answer(connection, connection.read(frame))
         finally:
             self._connections.discard(connection)
             if connection.is_welcome and self._lockstep is not None:
@@ -133,17 +174,78 @@ class _Stream(ABC):
 
     async def close(self) -> None:
         """Sends all clients away."""
+        for task in self._later:
+            task.cancel()
         await asyncio.gather(*(connection.close() for connection in set(self._connections)))
 
-    async def _deliver(self, connection: Connection, message: Any, *, counts: bool) -> None:
-        if counts and self._lockstep is not None:
+    async def _deliver(self, connection: Connection, message: Any) -> None:
+        """Sends what the engine works off, or what a fault makes of it."""
+        fault = self._faults.strike(self.occasion)
+        held_back, self._held_back = self._held_back, []
+        if fault is None:
+            await self._send(connection, message)
+        else:
+            await self._fail(fault, connection, message)
+        for each in held_back:
+            await self._send(connection, each)
+
+    async def _send(self, connection: Connection, message: Any) -> None:
+        if self._lockstep is not None:
             self._lockstep.frame_sent(self.kind)
         await connection.send(message)
 
-    async def _first_frame(self, connection: Connection, socket: web.WebSocketResponse) -> bool:
+    async def _fail(self, fault: Fault, connection: Connection, message: Any) -> None:
+        match fault.kind:
+            case Kind.DUPLICATE:
+                await self._send(connection, message)
+                await self._send(connection, message)
+            case Kind.REORDER:
+                self._held_back.append(message)
+                self._do_later(fault.seconds, self._release(message))
+            case Kind.LATE:
+                self._do_later(fault.seconds, self._send_to_client(message))
+            case Kind.UPDATED:
+                await self._send(connection, message)
+                self._do_later(UPDATED_BAR_SECONDS, self._send_updated(message))
+            case Kind.DROP:
+                self._slot_taken_until = asyncio.get_running_loop().time() + fault.seconds
+                connection.cut()
+            case Kind.MUTE | Kind.HALF_OPEN:
+                connection.mute(fault.seconds, half_open=fault.kind is Kind.HALF_OPEN)
+            case Kind.MISSING:
+                pass
+
+    def _do_later(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            await work
+
+        task = asyncio.create_task(wait())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _release(self, message: Any) -> None:
+        """No other frame came that this one could have followed."""
+        if message in self._held_back:
+            self._held_back.remove(message)
+            await self._send_to_client(message)
+
+    async def _send_to_client(self, message: Any) -> None:
+        if (client := self.client) is not None:
+            await self._send(client, message)
+
+    @abstractmethod
+    async def _send_updated(self, message: Any) -> None: ...
+
+    @property
+    def _slot_is_taken(self) -> bool:
+        """By a client, or by one that is gone and has not been missed yet."""
+        return self.client is not None or asyncio.get_running_loop().time() < self._slot_taken_until
+
+    async def _first_frame(self, connection: Connection) -> bool:
         """Whether the client says something in time."""
         try:
-            frame = await socket.receive(timeout=self._authentication_seconds)
+            frame = await connection.receive(self._authentication_seconds)
         except TimeoutError:
             await self._refuse_late(connection)
             return False
@@ -169,13 +271,14 @@ class TradeUpdates(_Stream):
     """`/stream`: the client speaks first; a second connection of the account gets HTTP 429."""
 
     kind = UPDATE
+    occasion = On.UPDATE
     always_binary = True
 
     async def send(self, update: Update) -> None:
         """Sends one update to the client, if there is one that listens. There is no replay for those who come late."""
         client = self.client
         if client is not None and client.wants("trades", "*"):
-            await self._deliver(client, {"stream": "trade_updates", "data": _update_json(update)}, counts=True)
+            await self._deliver(client, {"stream": "trade_updates", "data": _update_json(update)})
 
     @property
     def is_listening(self) -> bool:
@@ -183,7 +286,10 @@ class TradeUpdates(_Stream):
         return self.client is not None and self.client.wants("trades", "*")
 
     def _is_full(self) -> bool:
-        return self.client is not None
+        return self._slot_is_taken
+
+    async def _send_updated(self, message: Any) -> None:
+        return  # only bars are corrected
 
     async def _refuse_late(self, connection: Connection) -> None:
         await self._authorization(connection, "authenticate", welcome=False)
@@ -217,6 +323,7 @@ class MarketData(_Stream):
     """`/v2/iex` and `/v2/sip`: the server greets, then login and subscriptions; every message is an array."""
 
     kind = BAR
+    occasion = On.BAR
     always_binary = False
 
     def __init__(self, *, on_symbols: Callable[[Iterable[str]], None], **options: Any) -> None:
@@ -227,7 +334,7 @@ class MarketData(_Stream):
         """Sends a minute bar to the client, if it has subscribed to the symbol."""
         client = self.client
         if client is not None and client.wants("bars", bar.symbol):
-            await self._deliver(client, [{"T": "b", "S": bar.symbol, **bar_json(bar)}], counts=True)
+            await self._deliver(client, [{"T": "b", "S": bar.symbol, **bar_json(bar)}])
 
     async def send_status(self, symbol: str, *, halted: bool, reason: str, at: datetime) -> None:
         """Tells of a halt or a resumption, in the codes of tape C."""
@@ -235,7 +342,14 @@ class MarketData(_Stream):
         if client is not None and client.wants("statuses", symbol):
             code, words = ("H", "Trading Halt") if halted else ("T", "Trading Resumption")
             status = {"T": "s", "S": symbol, "sc": code, "sm": words, "rc": "", "rm": reason, "t": at, "z": "C"}
-            await self._deliver(client, [status], counts=False)
+            await client.send([status])
+
+    async def _send_updated(self, message: Any) -> None:
+        """The bar again, with the shares of trades that were reported late."""
+        (bar,) = message
+        client = self.client
+        if client is not None and client.wants("updatedBars", bar["S"]):
+            await client.send([{**bar, "T": "u", "v": bar["v"] + LATE_SHARES, "n": bar["n"] + 1}])
 
     async def _greet(self, connection: Connection) -> None:
         await connection.send([{"T": "success", "msg": "connected"}])
@@ -262,7 +376,7 @@ class MarketData(_Stream):
             await self._refuse(connection, 403)
         elif keys != self._keys:
             await self._refuse(connection, 402, last=True)
-        elif self.client is not None:
+        elif self._slot_is_taken:
             await self._refuse(connection, 406, last=True)
         else:
             connection.is_welcome = True

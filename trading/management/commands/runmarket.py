@@ -12,6 +12,7 @@ from orders.command import OneLineCommand, UserError
 from risk.config import Config
 from trading.live.signals import stop_on_signals
 from trading.management.arguments import BAD_USAGE, add_market_arguments, check_market_arguments, symbols
+from trading.simulator.faults import NO_FAULTS, BadSchedule, find_schedule
 
 if TYPE_CHECKING:
     from trading.simulator.market import Market
@@ -29,10 +30,23 @@ class Command(OneLineCommand):
         parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help="0: any free one")
         parser.add_argument("--symbols", type=symbols, default=(), metavar="A,B", help="instead of the watchlist")
         add_market_arguments(parser)
+        parser.add_argument(
+            "--faults",
+            metavar="SEED|FILE",
+            default="",
+            help="what goes wrong: a number gives a handful of faults, a file of JSON names them (docs/reliability.md)",
+        )
 
     def handle(self, **options: Any) -> None:
         """Runs until SIGINT or SIGTERM."""
         check_market_arguments(options)
+        if options["faults"]:
+            try:
+                options["faults"] = find_schedule(options["faults"])
+            except BadSchedule as error:
+                raise CommandError(str(error), returncode=BAD_USAGE) from error
+            for fault in options["faults"].faults:
+                self.stderr.write(f"fault: {fault}")
         if options["speed"] == 0:
             raise CommandError(
                 "--speed 0 needs the engine in the market's process (`manage.py runengine --speed 0`): "
@@ -82,6 +96,7 @@ class Command(OneLineCommand):
             initial_capital=options["initial_capital"],
             speed=options["speed"],
             keys=keys if has_own_keys else DEFAULT_KEYS,
+            faults=options["faults"] or NO_FAULTS,
         )
         try:
             await market.start(port=options["port"])
