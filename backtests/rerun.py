@@ -18,6 +18,7 @@ from trading.messages import (
     Command,
     DataEnded,
     DecisionRecorded,
+    EntriesBlocked,
     Event,
     Halted,
     HistoryDelivered,
@@ -189,8 +190,12 @@ class Rerun(Desk):
                 self._put_to_work(order)
         if standing.halted:
             self.tell(Halted(now=standing.now, reason=standing.halted))
-        for symbol, reason in standing.blocked.items():
-            self.tell(SymbolBlocked(now=standing.now, symbol=symbol, reason=reason))
+        for symbol, reasons in standing.blocked.items():
+            for cause, reason in reasons.items():
+                if symbol:
+                    self.tell(SymbolBlocked(now=standing.now, symbol=symbol, reason=reason, cause=cause))
+                else:
+                    self.tell(EntriesBlocked(now=standing.now, reason=reason, cause=cause))
 
     def _put_to_work(self, order: Order) -> None:
         executions = self.exchange.submit(

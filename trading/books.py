@@ -50,9 +50,9 @@ class Signal:
 class Book:
     """Everything about one symbol; `index` is its place in the watchlist, `seen` the minutes already told today.
 
-    `signals` wait to be judged, in their order. `blocked` says why it takes no entries. `exit_reason` is set
-    while the position is being left, `wanted_stop` while a better stop is asked for. `refused` and `retry_at` are about
-    the last refusal by the broker.
+    `signals` wait to be judged, in their order. `blocks` are the reasons for which it takes no entries, by cause.
+    `exit_reason` is set while the position is being left, `wanted_stop` while a better stop is asked for. `refused`
+    and `retry_at` are about the last refusal by the broker.
     """
 
     symbol: str
@@ -60,7 +60,7 @@ class Book:
     feeds: list[Feed] = field(default_factory=list)
     seen: set[datetime] = field(default_factory=set)
     latest_bar_at: datetime | None = None
-    blocked: str = ""
+    blocks: dict[str, str] = field(default_factory=dict)
     entries_today: int = 0
     signals: list[Signal] = field(default_factory=list)
     entry_id: str = ""
@@ -73,6 +73,11 @@ class Book:
     refused: Role | None = None
 
     @property
+    def blocked(self) -> str:
+        """Why the symbol takes no entries, empty if it does."""
+        return "; ".join(self.blocks.values())
+
+    @property
     def is_waiting(self) -> bool:
         """Whether a signal or a better stop is still to be acted on."""
         return bool(self.signals) or self.wanted_stop is not None
@@ -82,18 +87,18 @@ class Book:
         return [line for feed in self.feeds for line in feed.lines]
 
     def position_closed(self) -> None:
-        """Forgets everything about the position."""
+        """Forgets everything about the position; its strategies are told by the Trader."""
         self.exit_reason = ""
         self.wanted_stop = None
         self.failures = 0
         self.retry_at = None
-        for line in self.lines():
-            line.strategy.position_closed()
 
 
-def open_book(symbol: str, *, index: int, settings: TraderSettings, session: Session | None) -> Book:
+def open_book(
+    symbol: str, *, index: int, settings: TraderSettings, session: Session | None, blocks: dict[str, str]
+) -> Book:
     """A new book with one instance of every active strategy; strategies of one candle length share their candles."""
-    book = Book(symbol=symbol, index=index)
+    book = Book(symbol=symbol, index=index, blocks=blocks)
     for name, parameters in settings.strategies.items():
         strategy = strategy_class(name)(symbol, parameters)
         averages = IndicatorCalculator(fast=strategy.parameters["sma_fast"], slow=strategy.parameters["sma_slow"])

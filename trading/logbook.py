@@ -20,7 +20,9 @@ from trading.market import Bar, Session
 from trading.messages import (
     CloseRequested,
     DataEnded,
+    EntriesBlocked,
     Event,
+    ForeignHeld,
     Halted,
     HistoryDelivered,
     PositionAdopted,
@@ -43,8 +45,8 @@ OF_THE_PLACE = ("broker.", "web.", "worker.", "log_", "database_url", "redis_url
 class Standing:
     """Where an account stood just before a session began: all that is needed to go on from there.
 
-    `settings` are texts by key, `blocked` reasons by symbol; `fills` are those of open round trips, in order. `halted`
-    is empty while entries are allowed.
+    `settings` are texts by key, `blocked` reasons by symbol ("" for all of them) and cause; `fills` are those of open
+    round trips, in order. `halted` is empty while entries are allowed.
     """
 
     now: datetime
@@ -54,7 +56,7 @@ class Standing:
     orders: tuple[Order, ...]
     fills: tuple[tuple[Order, Filled], ...]
     halted: str
-    blocked: Mapping[str, str]
+    blocked: Mapping[str, Mapping[str, str]]
 
 
 Entry = Standing | Event
@@ -118,7 +120,7 @@ def _write_standing(standing: Standing) -> dict[str, Any]:
         "orders": encode(standing.orders),
         "fills": [[encode(order), encode_fact(fill)] for order, fill in standing.fills],
         "halted": standing.halted,
-        "blocked": dict(standing.blocked),
+        "blocked": {symbol: dict(reasons) for symbol, reasons in standing.blocked.items()},
     }
 
 
@@ -221,6 +223,8 @@ def _read_bar(symbol: str, text: str) -> Bar:
 _FLAT: tuple[type[Event], ...] = (
     CloseRequested,
     DataEnded,
+    EntriesBlocked,
+    ForeignHeld,
     Halted,
     PositionAdopted,
     PositionGone,

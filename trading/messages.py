@@ -200,17 +200,48 @@ class OrdersRecalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionAdopted(Event):
-    """The broker holds shares we know nothing of: `qty` of them, at `price` dollars on average."""
+    """The broker holds shares we know nothing of: `qty` of them, at `price` dollars on average.
+
+    `held` is what was held here when that was found, negative for a short: by now it may be explained. `stop_price` is
+    where they are to be protected, if that is known; `detail` says what happened, if it is known.
+    """
 
     symbol: str
     side: Side
     qty: Decimal
     price: Decimal
+    held: Decimal | None = None
+    stop_price: Decimal | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionGone(Event):
-    """The broker holds `qty` shares less than we do and no order of ours tells why; `price` is the best guess."""
+    """The broker holds `qty` shares less than we do and no order of ours tells why; `price` is the best guess.
+
+    `held` and `detail` as in `PositionAdopted`.
+    """
+
+    symbol: str
+    qty: Decimal
+    price: Decimal
+    held: Decimal | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAdopted(Event):
+    """A stop that is not ours works at the broker and covers shares of ours that have none: it is ours from now on."""
+
+    symbol: str
+    broker_id: str
+    qty: Decimal
+    stop_price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignHeld(Event):
+    """Shares on the account that are none of our business, negative for a short: counted in equity, never touched."""
 
     symbol: str
     qty: Decimal
@@ -229,9 +260,19 @@ class Reconciled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SymbolBlocked(Event):
-    """The symbol takes no entries until `reason` is empty again."""
+    """The symbol takes no entries until the reason of every cause is empty again."""
 
     symbol: str
+    reason: str
+    cause: str = ""
+    is_alarm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntriesBlocked(Event):
+    """No symbol takes entries until the reason of every cause is empty again. Unlike a halt it ends by itself."""
+
+    cause: str
     reason: str
 
 
@@ -268,6 +309,11 @@ class ReplaceStop:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshAccount:
     """Read the broker's account and answer with `AccountReported`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareWithBroker:
+    """Something does not add up: compare ledger and broker now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,5 +435,5 @@ class Noted:
     level: Level = Level.WARNING
 
 
-Command = SubmitOrder | CancelOrder | ReplaceStop | RefreshAccount | RequestHistory
+Command = SubmitOrder | CancelOrder | ReplaceStop | RefreshAccount | CompareWithBroker | RequestHistory
 Record = OrderRecorded | TradeRecorded | DecisionRecorded | ActivityRecorded | SessionRecorded | CandleClosed | Noted

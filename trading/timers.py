@@ -14,6 +14,7 @@ class Kind(IntEnum):
     GRACE = 2
     FLATTEN = 3
     RETRY = 4
+    GIVE_UP = 5
 
 
 class Timers:

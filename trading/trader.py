@@ -21,9 +21,10 @@ from orders.events import (
     ReplaceRefused,
     ReplaceRequested,
     SubmitFailed,
+    Submitted,
 )
 from orders.lifecycle import WORKING, Order, OrderState, OrderType, Role, Side, TimeInForce
-from orders.portfolio import Portfolio, Position, Trade
+from orders.portfolio import ImpossibleFill, Portfolio, Position, Trade
 from orders.values import quick
 from risk.rules import Assessment, EntryRequest, assess
 from trading.blotter import Blotter, intent_id
@@ -41,9 +42,12 @@ from trading.messages import (
     CloseDelivered,
     CloseRequested,
     Command,
+    CompareWithBroker,
     DataEnded,
     DecisionRecorded,
+    EntriesBlocked,
     Event,
+    ForeignHeld,
     Halted,
     HistoryDelivered,
     Level,
@@ -61,6 +65,7 @@ from trading.messages import (
     SessionStarted,
     SettingsChanged,
     ShuttingDown,
+    StopAdopted,
     StopMoveRequested,
     SubmitOrder,
     SymbolBlocked,
@@ -69,7 +74,7 @@ from trading.messages import (
     WatchlistChanged,
 )
 from trading.settings import TraderSettings
-from trading.strategy import Holding, Strategy
+from trading.strategy import Condition, Holding, Strategy
 from trading.tape import Tape
 from trading.timers import Kind, Timers
 from trading.wording import dollars, fill_in_words, in_words, trade_in_words
@@ -83,6 +88,11 @@ FIRST_RETRY = timedelta(seconds=1)
 LAST_RETRY = timedelta(seconds=30)
 ADOPTED = "adopted"  # the strategy of positions that no strategy of ours opened
 NOT_WATCHED = "not on the watchlist any more"
+GIVE_UP_BEFORE_CLOSE = timedelta(seconds=10)  # an exit that did not fill by then makes way for the stop
+END_OF_DATA = "end_of_data"
+
+# Why a symbol takes no entries. Each cause is lifted by whoever named it.
+HALT, UNKNOWN, STRATEGY, WATCHLIST = "halt", "unknown", "strategy", "watchlist"
 
 
 _entry_request = quick(EntryRequest)
@@ -124,7 +134,10 @@ class Trader:
         self.shutting_down = False
         self.tripped: dict[str, datetime] = {}
         self.losses_in_a_row = 0
+        self.entry_blocks: dict[str, str] = {}
+        self.foreign: dict[str, ForeignHeld] = {}
         self.decisions: Counter[str] = Counter()
+        self._blocks: dict[str, dict[str, str]] = {}
         self._asks_broker = asks_broker
         self._account: AccountReported | None = None
         self._account_asked = False
@@ -153,12 +166,15 @@ class Trader:
             CloseRequested: self._on_close_requested,
             StopMoveRequested: self._on_stop_move_requested,
             SymbolBlocked: self._on_symbol_blocked,
+            EntriesBlocked: self._on_entries_blocked,
             SettingsChanged: self._on_settings_changed,
             WatchlistChanged: self._on_watchlist_changed,
             Restored: self._on_restored,
             OrdersRecalled: self._on_orders_recalled,
             PositionAdopted: self._on_position_adopted,
             PositionGone: self._on_position_gone,
+            StopAdopted: self._on_stop_adopted,
+            ForeignHeld: self._on_foreign_held,
             Reconciled: self._on_reconciled,
             DataEnded: self._on_data_ended,
         }
@@ -218,8 +234,20 @@ class Trader:
         return self._tape.late_bars
 
     def equity(self) -> Decimal:
-        """Cash folded from our fills plus open positions at the last delivered close, dollars."""
-        return self.portfolio.equity(self.last_prices)
+        """Cash folded from our fills plus open positions at the last delivered close, dollars; foreign shares count."""
+        equity = self.portfolio.equity(self.last_prices)
+        for foreign in self.foreign.values():
+            equity += foreign.qty * self.last_prices.get(foreign.symbol, foreign.price)
+        return equity
+
+    def blocks(self) -> dict[str, dict[str, str]]:
+        """Reasons by cause for which symbols take no entries; those of all symbols under an empty one."""
+        every = {"": self.entry_blocks, **self._blocks}
+        return {symbol: dict(reasons) for symbol, reasons in every.items() if reasons}
+
+    def block_of(self, symbol: str) -> str:
+        """Why the symbol takes no entries, empty if it does."""
+        return "; ".join([*self.entry_blocks.values(), *self._blocks.get(symbol, {}).values()])
 
     def buying_power(self) -> Decimal:
         """What an entry may cost: our cash less what working entries reserve, never more than the broker's figure."""
@@ -276,6 +304,9 @@ class Trader:
                 position = self.portfolio.positions.get(book.symbol)
                 if position and position.entry_at < session.open:
                     self._close(book, "end_of_day")  # yesterday's flatten was missed
+        for book in self.books.values():
+            if book.exit_reason:
+                self._schedule_giving_up(book)
         self._advance_all()
 
     def _on_bar(self, event: BarDelivered) -> None:
@@ -344,9 +375,12 @@ class Trader:
             if may_signal:
                 self._look_for_signal(book, line, candle, indicators, is_live=is_live)
         except StrategyFailed as failure:
-            book.blocked = str(failure)
-            text = f"{failure}; entries of {book.symbol} are paused"
-            self._journal.say(ActivityType.ERROR, book.symbol, text, level=Level.ERROR)
+            self._pause(book, failure)
+
+    def _pause(self, book: Book, failure: StrategyFailed) -> None:
+        book.blocks[STRATEGY] = str(failure)
+        text = f"{failure}; entries of {book.symbol} are paused"
+        self._journal.say(ActivityType.ERROR, book.symbol, text, level=Level.ERROR)
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -406,7 +440,9 @@ class Trader:
         account = self._account
         return _entry_request(
             now=self.now,
-            halted="the engine is shutting down" if self.shutting_down else self.halted,
+            halted="the engine is shutting down"
+            if self.shutting_down
+            else self.halted or "; ".join(self.entry_blocks.values()),
             session_close=self.session.close if self._is_open() and self.session else None,
             candle_end=signal.candle.end,
             is_live=signal.is_live,
@@ -517,9 +553,14 @@ class Trader:
             self._protect(book, position)
 
     def _leave(self, book: Book, position: Position) -> None:
-        """Cancel the stop, wait for the confirmation, sell; if the stop filled meanwhile nothing is left to sell."""
+        """Cancel the stop, wait for the confirmation, sell; if the stop filled meanwhile nothing is left to sell.
+
+        While the exchange halts the symbol nothing can be sold: the stop stays, or goes back, until it trades again.
+        """
         stop = self._blotter.live(book.stop_id)
-        if stop is not None:
+        if HALT in book.blocks:
+            self._protect(book, position)
+        elif stop is not None:
             self._blotter.cancel(stop)
         elif self._blotter.live(book.exit_id) is None and not self._must_wait(book, Role.EXIT):
             order = self._submit(
@@ -595,10 +636,37 @@ class Trader:
         self._journal.add(ReplaceStop(order=asked, stop_price=price))
 
     def _close(self, book: Book, reason: str, *, now: bool = True) -> None:
-        if not book.exit_reason and book.symbol in self.portfolio.positions:
-            book.exit_reason = reason
-            if now:
-                self._advance(book)
+        if book.exit_reason or book.symbol not in self.portfolio.positions or self._is_too_late_to_leave(reason):
+            return
+        book.exit_reason = reason
+        self._schedule_giving_up(book)
+        if now:
+            self._advance(book)
+
+    def _is_too_late_to_leave(self, reason: str) -> bool:
+        session = self.session
+        return (
+            reason != END_OF_DATA
+            and session is not None
+            and session.close - GIVE_UP_BEFORE_CLOSE <= self.now < session.close
+        )
+
+    def _give_up_leaving(self, book: Book) -> None:
+        """The exit did not fill in time (a halt, a refusal): it makes way for the stop, which protects overnight."""
+        position = self.portfolio.positions[book.symbol]
+        text = f"{position.qty} {book.symbol} could not be closed before the market closes; the stop goes back"
+        self._journal.say(
+            ActivityType.ERROR,
+            book.symbol,
+            text,
+            correlation_id=position.correlation_id,
+            level=Level.CRITICAL,
+        )
+        book.exit_reason = ""
+        book.retry_at = None
+        if order := self._blotter.live(book.exit_id):
+            self._blotter.cancel(order)
+        self._advance(book)
 
     def _expire_entry(self, book: Book) -> None:
         entry = self._blotter.live(book.entry_id)
@@ -622,6 +690,7 @@ class Trader:
             book.failures = 0
             self._journal.say_of(order, ActivityType.ORDER_SUBMITTED, lambda: f"{in_words(order)} accepted")
             self._blotter.cancel_if_wanted(order)
+            self._find_place(book, order)
         elif isinstance(fact, Replaced):
             self._on_replaced(book, order, fact)
             self._blotter.cancel_if_wanted(order)
@@ -636,9 +705,32 @@ class Trader:
             self._account = None  # the broker's last report is older than this
         self._advance(book)
 
+    def _find_place(self, book: Book, order: Order) -> None:
+        """An order that had been given up works after all: it takes the place of one that is missing, or it goes."""
+        if order.local_id in (book.entry_id, book.stop_id, book.exit_id):
+            return
+        is_held = book.symbol in self.portfolio.positions
+        if order.role is Role.ENTRY and not is_held and self._blotter.live(book.entry_id) is None:
+            book.entry_id = order.local_id
+            self._expire_entry(book)
+            self._schedule_expiry(book, order)
+        elif order.role is Role.STOP_LOSS and is_held and self._blotter.live(book.stop_id) is None:
+            book.stop_id = order.local_id
+        elif order.role is Role.EXIT and book.exit_reason and self._blotter.live(book.exit_id) is None:
+            book.exit_id = order.local_id
+        else:
+            self._blotter.cancel(order)
+
     def _on_fill(self, book: Book, order: Order, fill: Filled) -> None:
-        trade = self.portfolio.apply(order, fill)
         self._journal.say_of(order, ActivityType.ORDER_FILLED, lambda: fill_in_words(order, fill))
+        try:
+            trade = self.portfolio.apply(order, fill)
+        except ImpossibleFill as problem:
+            # It happened all the same: it is written down, and the broker is asked what the account holds now.
+            self._journal.say_of(order, ActivityType.ERROR, f"{problem}; the broker is asked", level=Level.CRITICAL)
+            book.blocks[UNKNOWN] = str(problem)
+            self._journal.add(CompareWithBroker())
+            return
         if order.role is Role.ENTRY and order.state is OrderState.PARTIALLY_FILLED:
             self._schedule_protection(book, order)
         if trade is not None:
@@ -653,6 +745,11 @@ class Trader:
             correlation_id=trade.correlation_id,
         )
         book.position_closed()
+        for line in book.lines():
+            try:
+                _ask(line.strategy.position_closed)
+            except StrategyFailed as failure:
+                self._pause(book, failure)
         if trade.pnl < 0:
             self.losses_in_a_row += 1
         elif trade.pnl > 0:
@@ -690,8 +787,13 @@ class Trader:
         self._blotter.cancel_failed(event.local_id)
         order = self.orders.get(event.local_id)
         if order is not None and not order.is_terminal:
-            book = self.books[order.symbol]
-            self._schedule_retry(book, order.role, then=lambda: self._expire_entry(book))
+            self._schedule_retry(self.books[order.symbol], order.role, then=lambda: self._cancel_again(event.local_id))
+
+    def _cancel_again(self, local_id: str) -> None:
+        """Whatever an entry was to be cancelled for holds until it is gone; stops and exits are looked at anew."""
+        order = self._blotter.live(local_id)
+        if order is not None and order.role is Role.ENTRY:
+            self._blotter.cancel(order)
 
     # --- operator, account, settings ----------------------------------------------------------------------------------
 
@@ -750,8 +852,29 @@ class Trader:
             self._advance(book)
 
     def _on_symbol_blocked(self, event: SymbolBlocked) -> None:
+        blocks = self._blocks.setdefault(event.symbol, {})
+        if event.reason and blocks.get(event.cause) != event.reason:
+            blocks[event.cause] = event.reason
+            level = Level.CRITICAL if event.is_alarm else Level.WARNING
+            text = f"{event.symbol} takes no entries: {event.reason}"
+            self._journal.say(ActivityType.HALTED, event.symbol, text, level=level)
+        elif not event.reason and blocks.pop(event.cause, "") and not blocks:
+            self._journal.say(ActivityType.RESUMED, event.symbol, f"{event.symbol} takes entries again")
         if book := self.books.get(event.symbol):
-            book.blocked = event.reason
+            self._advance(book)
+
+    def _on_entries_blocked(self, event: EntriesBlocked) -> None:
+        if event.reason and self.entry_blocks.get(event.cause) != event.reason:
+            self.entry_blocks[event.cause] = event.reason
+            self._journal.say(ActivityType.HALTED, "", f"no entries: {event.reason}", level=Level.WARNING)
+        elif not event.reason and self.entry_blocks.pop(event.cause, "") and not self.entry_blocks:
+            self._journal.say(ActivityType.RESUMED, "", "entries are possible again")
+
+    def _on_foreign_held(self, event: ForeignHeld) -> None:
+        if event.qty:
+            self.foreign[event.symbol] = event
+        else:
+            self.foreign.pop(event.symbol, None)
 
     def _on_settings_changed(self, event: SettingsChanged) -> None:
         self.settings = event.settings
@@ -765,21 +888,24 @@ class Trader:
         busy = self._blotter.working_symbols() | set(self.portfolio.positions)
         for symbol in [s for s in self.books if s not in event.symbols]:
             if symbol in busy:
-                self.books[symbol].blocked = NOT_WATCHED
+                self.books[symbol].blocks[WATCHLIST] = NOT_WATCHED
             else:
                 del self.books[symbol]
         for symbol in event.symbols:
             if symbol not in self.books:
                 self._book(symbol)
-            elif self.books[symbol].blocked == NOT_WATCHED:
-                self.books[symbol].blocked = ""
+            else:
+                self.books[symbol].blocks.pop(WATCHLIST, None)
         for index, symbol in enumerate(event.symbols):
             self.books[symbol].index = index
 
     def _on_restored(self, event: Restored) -> None:
         self.portfolio = Portfolio(cash=ZERO)
         for order, fill in event.fills:
-            self.portfolio.apply(order, fill)
+            try:
+                self.portfolio.apply(order, fill)
+            except ImpossibleFill as problem:  # as it was when it happened: see `_on_fill`
+                self._journal.note(order.symbol, str(problem))
         self.portfolio.cash = event.cash
         for order in event.orders:
             self._blotter.keep(order)
@@ -799,21 +925,37 @@ class Trader:
             if order.local_id not in self.orders:
                 self._blotter.keep(order)
 
+    def _is_explained(self, event: PositionAdopted | PositionGone) -> bool:
+        """Whether what is held here has changed since the difference was found: it is looked at again later."""
+        held = self.portfolio.positions.get(event.symbol)
+        qty = ZERO if held is None else held.qty if held.side is Side.LONG else -held.qty
+        return event.held is not None and event.held != qty
+
     def _on_position_adopted(self, event: PositionAdopted) -> None:
-        text = f"{event.qty} {event.symbol} {event.side} found at the broker; adopted at {dollars(event.price)}"
+        if self._is_explained(event):
+            return
+        found = event.detail or f"{event.qty} {event.symbol} {event.side} found at the broker"
+        text = f"{found}; adopted at {dollars(event.price)}"
         self._journal.say(ActivityType.RECONCILED, event.symbol, text, level=Level.WARNING)
         held = self.portfolio.positions.get(event.symbol)
         new_id = intent_id(self.account_id, ADOPTED, event.symbol, event.now.isoformat())
         correlation_id = held.correlation_id if held else new_id
         self._book_found(
-            event, role=Role.ENTRY, side=event.side, correlation_id=correlation_id, strategy=ADOPTED, estimated=False
+            event,
+            role=Role.ENTRY,
+            side=event.side,
+            correlation_id=correlation_id,
+            strategy=held.strategy if held else ADOPTED,
+            estimated=False,
+            stop_price=event.stop_price,
         )
 
     def _on_position_gone(self, event: PositionGone) -> None:
         held = self.portfolio.positions.get(event.symbol)
-        if held is None:
+        if held is None or self._is_explained(event):
             return
-        text = f"{event.qty} {event.symbol} are gone at the broker; closed here at {dollars(event.price)} (estimated)"
+        gone = event.detail or f"{event.qty} {event.symbol} are gone at the broker"
+        text = f"{gone}; closed here at {dollars(event.price)} (estimated)"
         self._journal.say(ActivityType.RECONCILED, event.symbol, text, level=Level.WARNING)
         self._book_found(
             event,
@@ -833,6 +975,7 @@ class Trader:
         correlation_id: str,
         strategy: str,
         estimated: bool,
+        stop_price: Decimal | None = None,
     ) -> None:
         """Writes down an order that was never ours to send, filled: the broker's position is the evidence."""
         book = self._book(event.symbol)
@@ -845,6 +988,7 @@ class Trader:
             correlation_id=correlation_id,
             strategy=strategy,
             exit_reason="manual" if role is Role.EXIT else "",
+            planned_stop_price=stop_price,
         )
         fill = Filled(
             local_id=order.local_id,
@@ -859,9 +1003,36 @@ class Trader:
         )
         self._on_fill(book, self._blotter.apply(fill), fill)
 
+    def _on_stop_adopted(self, event: StopAdopted) -> None:
+        position, book = self.portfolio.positions.get(event.symbol), self._book(event.symbol)
+        if position is None or book.exit_reason or self._blotter.live(book.stop_id) is not None:
+            return
+        order = self._blotter.write(
+            symbol=event.symbol,
+            role=Role.STOP_LOSS,
+            side=position.side,
+            order_type=OrderType.STOP,
+            qty=event.qty,
+            correlation_id=position.correlation_id,
+            strategy=position.strategy,
+            parent_id=position.entry_order_id,
+            stop_price=event.stop_price,
+            time_in_force=TimeInForce.GTC,
+        )
+        found = "found at the broker, where it covers the position"
+        self._blotter.apply(Submitted(local_id=order.local_id, at=self.now, detail=found))
+        book.stop_id = order.local_id
+        accepted = Accepted(local_id=order.local_id, at=self.now, broker_id=event.broker_id, detail=found)
+        self._journal.say_of(
+            self._blotter.apply(accepted), ActivityType.RECONCILED, f"{in_words(order)} {found}", level=Level.WARNING
+        )
+        self._advance(book)
+
     def _on_reconciled(self, event: Reconciled) -> None:
         if event.cash is not None:
             self.portfolio.cash = event.cash
+        for order in [order for order in self.orders.values() if not order.is_terminal]:
+            self._find_place(self._book(order.symbol), order)
         for book in self.books.values():
             self._expire_entry(book)
             position = self.portfolio.positions.get(book.symbol)
@@ -873,7 +1044,7 @@ class Trader:
 
     def _on_data_ended(self, event: DataEnded) -> None:
         for book in list(self.books.values()):
-            self._flatten(book, "end_of_data")
+            self._flatten(book, END_OF_DATA)
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
@@ -900,6 +1071,24 @@ class Trader:
                 self._blotter.live(order.local_id) is not None and not self._blotter.is_being_canceled(order)
             ),
             fire=cancel,
+        )
+
+    def _schedule_giving_up(self, book: Book) -> None:
+        session, reason = self.session, book.exit_reason
+        if session is None or self.now >= session.close - GIVE_UP_BEFORE_CLOSE or reason == END_OF_DATA:
+            return
+        left = self.portfolio.positions[book.symbol].correlation_id
+
+        def still_wanted() -> bool:
+            held = self.portfolio.positions.get(book.symbol)
+            return book.exit_reason == reason and held is not None and held.correlation_id == left
+
+        self._timers.add(
+            session.close - GIVE_UP_BEFORE_CLOSE,
+            Kind.GIVE_UP,
+            index=book.index,
+            still_wanted=still_wanted,
+            fire=lambda: self._give_up_leaving(book),
         )
 
     def _flatten_due(self) -> datetime | None:
@@ -950,7 +1139,8 @@ class Trader:
         """The symbol's book, a new one if there is none."""
         book = self.books.get(symbol)
         if book is None:
-            book = open_book(symbol, index=len(self.books), settings=self.settings, session=self.session)
+            blocks = self._blocks.setdefault(symbol, {})
+            book = open_book(symbol, index=len(self.books), settings=self.settings, session=self.session, blocks=blocks)
             self.books[symbol] = book
         return book
 
@@ -971,7 +1161,8 @@ class Trader:
         position = self.portfolio.positions.get(book.symbol)
         if position is not None and position.strategy == strategy.name:
             return "in_position"
-        if not strategy.parameters["enabled"] or self.halted or self.tripped or book.blocked or self.shutting_down:
+        is_paused = self.halted or self.tripped or book.blocks or self.entry_blocks or self.shutting_down
+        if not strategy.parameters["enabled"] or is_paused:
             return "paused"
         if self._blotter.live(book.entry_id) is not None:
             return "signal_active"
@@ -991,6 +1182,13 @@ class Trader:
                 )
             )
 
+    def _conditions(self, book: Book, signal: Signal) -> tuple[Condition, ...]:
+        try:
+            return tuple(_ask(signal.line.strategy.conditions, signal.candle, signal.indicators))
+        except StrategyFailed as failure:
+            self._pause(book, failure)
+            return ()
+
     def _record_decision(self, book: Book, signal: Signal, assessment: Assessment) -> None:
         self.decisions[assessment.refused_by] += 1
         self._journal.record(
@@ -1000,7 +1198,7 @@ class Trader:
                 strategy=signal.line.strategy.name,
                 side=signal.side,
                 candle=signal.candle,
-                conditions=tuple(signal.line.strategy.conditions(signal.candle, signal.indicators)),
+                conditions=self._conditions(book, signal),
                 checks=assessment.checks,
                 refused_by=assessment.refused_by,
                 qty=assessment.qty,

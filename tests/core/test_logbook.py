@@ -73,7 +73,7 @@ ENTRIES: list[Entry] = [
         orders=(STOP,),
         fills=((STOP, FILL),),
         halted="halted by me",
-        blocked={"BRK.B": "halted by the exchange: T1"},
+        blocked={"BRK.B": {"halt": "halted by the exchange: T1"}, "": {"clock": "12 s off"}},
     ),
     SessionStarted(now=NOW, session=SESSION),
     SessionStarted(

@@ -37,6 +37,7 @@ from trading.messages import (
     CandleClosed,
     CloseRequested,
     Command,
+    CompareWithBroker,
     DataEnded,
     Event,
     Level,
@@ -53,7 +54,7 @@ from trading.messages import (
     SymbolBlocked,
     TimerFired,
 )
-from trading.trader import Trader
+from trading.trader import HALT, Trader
 
 log = structlog.get_logger("engine")
 
@@ -260,6 +261,8 @@ class Engine:
                 self.spawn(self.desk.replace_stop(command.order, command.stop_price))
             case RefreshAccount():
                 self.spawn(self.desk.refresh_account())
+            case CompareWithBroker():
+                self.spawn(recovery.reconcile(self))
             case RequestHistory():
                 self.spawn(self.sessions.answer_window(self, command))
 
@@ -307,7 +310,7 @@ class Engine:
                     self.on_bar(item)
                 case TradingStatus():
                     reason = f"halted by the exchange: {item.reason}" if item.halted else ""
-                    self.post(SymbolBlocked(now=self.clock(), symbol=item.symbol, reason=reason))
+                    self.post(SymbolBlocked(now=self.clock(), symbol=item.symbol, reason=reason, cause=HALT))
                 case StreamState():
                     self._stream_changed(self.bar_stream_up, item, "bars")
                     if item.connected and was_up:

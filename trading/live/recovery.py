@@ -47,7 +47,7 @@ async def standing(engine: "Engine") -> Standing:
         orders=orders,
         fills=fills,
         halted=trader.halted,
-        blocked={symbol: book.blocked for symbol, book in trader.books.items() if book.blocked},
+        blocked=trader.blocks(),
     )
 
 
