@@ -1,13 +1,24 @@
-"""The ASGI application: Django for HTTP, Channels for the dashboard's WebSocket."""
+"""The ASGI application: Django for HTTP, Channels for the dashboard's WebSocket.
+
+The engine serves it beside itself; `daphne algotrader.asgi:application` serves it alone.
+"""
 
 import os
+import sys
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.core.asgi import get_asgi_application
 
+from risk.config import ConfigError
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "algotrader.settings")
-http_application = get_asgi_application()
+serves_alone = not apps.ready  # else whoever set Django up has looked at the database
+try:
+    http_application = get_asgi_application()
+except ConfigError as error:
+    sys.exit(str(error))
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402  after Django is set up
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -15,6 +26,15 @@ from channels.security.websocket import AllowedHostsOriginValidator, WebsocketDe
 from django.urls import path, re_path  # noqa: E402
 
 from dashboard.consumers import DashboardConsumer  # noqa: E402
+from orders import guards  # noqa: E402
+from orders.command import UserError, one_line_database_errors  # noqa: E402
+
+if serves_alone:
+    try:
+        with one_line_database_errors():
+            guards.require()
+    except (guards.UnguardedLedger, UserError) as error:
+        sys.exit(f"The pages are not served: {error}")
 
 
 class SameOrigin:

@@ -141,7 +141,7 @@ Q_CLUSTER: dict[str, Any] = {
     "catch_up": False,
     "poll": 1,
     "save_limit": 1000,
-    **({"redis": REDIS_URL} if REDIS_URL else {"orm": "default"}),
+    "orm": "default",  # also with Redis, whose queue forgets what a killed worker was doing
 }
 
 # --- time, static files, logging --------------------------------------------------------------------------------------

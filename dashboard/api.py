@@ -3,10 +3,10 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
@@ -15,7 +15,7 @@ from ninja.errors import HttpError
 from dashboard import store
 from orders.encoding import decimal_text
 from trading import store as trading_store
-from trading.live.broadcast import ENGINE_CHANNEL
+from trading.live.broadcast import ENGINE_CHANNEL, LAYER_ERRORS
 
 router = Router()
 
@@ -40,12 +40,15 @@ def current_snapshot() -> dict[str, Any]:
 
 async def _ask_engine() -> dict[str, Any] | None:
     layer = get_channel_layer()
-    reply = await layer.new_channel()
     try:
-        await layer.send(ENGINE_CHANNEL, {"type": "snapshot.request", "reply": reply})
         async with asyncio.timeout(ENGINE_ANSWERS_SECONDS):
+            reply = await layer.new_channel()
+            await layer.send(ENGINE_CHANNEL, {"type": "snapshot.request", "reply": reply})
             answer = await layer.receive(reply)
-    except (TimeoutError, ChannelFull):
+        with suppress(TimeoutError):  # Redis's layer forgets a channel when its reader is cancelled, not before
+            async with asyncio.timeout(0):
+                await layer.receive(reply)
+    except (TimeoutError, *LAYER_ERRORS):
         return None
     data: dict[str, Any] = json.loads(answer["text"])["data"]
     return data

@@ -10,12 +10,11 @@ from typing import Any
 import structlog
 from channels.auth import get_user
 from channels.db import database_sync_to_async
-from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from dashboard import store
-from trading.live.broadcast import ENGINE_CHANNEL, GROUP, HEARTBEAT_SECONDS, timestamp
+from trading.live.broadcast import ENGINE_CHANNEL, GROUP, HEARTBEAT_SECONDS, LAYER_ERRORS, timestamp
 
 log = structlog.get_logger("dashboard")
 
@@ -47,7 +46,7 @@ class DashboardConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channe
         self._outbox: deque[str] = deque()
         self._filled = asyncio.Event()
         self._deadline: asyncio.Task[None] | None = None  # runs while a snapshot is awaited
-        self._follows_engine = False  # after a snapshot of the engine's
+        self._follows_run: int | None = None  # the engine whose snapshot the page has
         self._is_behind = False
         self._seq = 0
         self._snapshot_at = ""
@@ -90,15 +89,17 @@ class DashboardConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channe
         message = json.loads(text)
         self._engine_spoke_at = asyncio.get_running_loop().time()
         if message["type"] == "snapshot":
-            self._follows_engine = True
+            self._follows_run = message["run_id"]
             self._snapshot_at = message["timestamp"]
             self._give_snapshot(text, seq=message["seq"])
         elif self._awaits_snapshot or self._is_behind:
             pass  # the snapshot will contain it
+        elif message["run_id"] != self._follows_run:
+            await self._ask_for_snapshot()  # an engine has started
         elif message["seq"] <= self._seq and message["timestamp"] <= self._snapshot_at:
             pass  # the snapshot has overtaken it
-        elif not self._follows_engine or message["seq"] != self._seq + 1:
-            await self._ask_for_snapshot()  # an engine has started, or the channel layer has dropped something
+        elif message["seq"] != self._seq + 1:
+            await self._ask_for_snapshot()  # the channel layer has dropped something
         elif len(self._outbox) >= LONGEST_OUTBOX:
             self._outbox.clear()
             self._is_behind = True
@@ -116,14 +117,14 @@ class DashboardConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channe
         self._deadline = self._start(self._answer_ourselves())
         try:
             await self.channel_layer.send(ENGINE_CHANNEL, {"type": "snapshot.request", "reply": self.channel_name})
-        except ChannelFull:
-            log.debug("dashboard.engine_not_reading")  # requests that nobody takes expire there
+        except LAYER_ERRORS:
+            log.debug("dashboard.engine_not_reading")  # nobody takes them, or Redis is away: we answer ourselves
 
     async def _answer_ourselves(self) -> None:
         """When the engine does not answer in time: what the database says."""
         await asyncio.sleep(self._engine_answers_seconds)
         data = await database_sync_to_async(store.snapshot)()
-        self._follows_engine = False
+        self._follows_run = None
         self._snapshot_at = ""
         self._give_snapshot(self._envelope("snapshot", data, seq=0), seq=0)
 
@@ -177,7 +178,14 @@ class DashboardConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channe
         return bool((await get_user({**self.scope, "session": fresh})).is_authenticated)
 
     def _envelope(self, kind: str, data: Any, *, seq: int) -> str:
-        message = {"version": 1, "timestamp": timestamp(datetime.now(UTC)), "type": kind, "seq": seq, "data": data}
+        message = {
+            "version": 1,
+            "timestamp": timestamp(datetime.now(UTC)),
+            "type": kind,
+            "run_id": self._follows_run,
+            "seq": seq,
+            "data": data,
+        }
         return json.dumps(message, separators=(",", ":"))
 
     def _start(self, work: Any) -> asyncio.Task[None]:

@@ -1,6 +1,8 @@
 """What all our management commands share: an error that a user can cause is one line on stderr, never a traceback."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand
@@ -33,14 +35,21 @@ class OneLineCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run, with the database's own complaints put in words that say what to do."""
-        try:
+        with one_line_database_errors():
             return super().execute(*args, **options)
-        except (OperationalError, ProgrammingError) as error:
-            raise UserError(_in_plain_words(error)) from error
 
     def _leave(self, line: str, status: int) -> NoReturn:
         self.stderr.write(" ".join(line.split()))
         sys.exit(status)
+
+
+@contextmanager
+def one_line_database_errors() -> Iterator[None]:
+    """Raises UserError for what a user can cause at the database."""
+    try:
+        yield
+    except (OperationalError, ProgrammingError) as error:
+        raise UserError(_in_plain_words(error)) from error
 
 
 def _in_plain_words(error: OperationalError | ProgrammingError) -> str:

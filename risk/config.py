@@ -259,7 +259,7 @@ SETTINGS: tuple[Setting, ...] = (
     _choice("log_level", "INFO", "DEBUG INFO WARNING ERROR CRITICAL", "Least level that is logged.", ui=True),
     _choice("log_format", "console", "console json", "Log lines for people, or one JSON object a line."),
     _url("database_url", "sqlite postgres postgresql", "Database; empty: SQLite, trading.db in the data folder."),
-    _url("redis_url", "redis rediss", "Redis for the channel layer and the worker queue; empty: none is needed."),
+    _url("redis_url", "redis rediss", "Redis, joining engine and pages in processes of their own; empty: one process."),
     _integer("db_busy_timeout_ms", "5000", "0", "60000", "Milliseconds a SQLite connection waits for another's lock."),
     _integer("worker.timeout_seconds", "1800", "10", "86400", "Seconds after which a background task is stopped."),
     _integer(

@@ -27,9 +27,10 @@ from trading.settings import TraderSettings
 from trading.trader import Trader
 
 SOON_SECONDS = 5
+RUN_ID = 7
 LOGIN_NEEDED = 4401
 HOST = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:8000")]
-ENVELOPE = {"version", "timestamp", "type", "seq", "data"}
+ENVELOPE = {"version", "timestamp", "type", "run_id", "seq", "data"}
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,9 @@ async def socket(cookie: str, *, through: Any = application) -> AsyncIterator[We
 @asynccontextmanager
 async def engine() -> AsyncIterator[Broadcaster]:
     """What the engine says to the pages, with a trader that has done nothing yet."""
-    broadcaster = Broadcaster(clock=lambda: datetime(2026, 3, 2, 15, 0, tzinfo=UTC), account_mode="paper")
+    broadcaster = Broadcaster(
+        clock=lambda: datetime(2026, 3, 2, 15, 0, tzinfo=UTC), account_mode="paper", run_id=RUN_ID
+    )
     trader = Trader(
         settings=TraderSettings(), symbols=SYMBOLS, cash=Decimal(25_000), account_id="alpaca:PA1", asks_broker=False
     )
@@ -90,10 +93,10 @@ async def next_of(page: WebsocketCommunicator, kind: str) -> dict[str, Any]:
     return message
 
 
-async def broadcast(number: int) -> None:
+async def broadcast(number: int, *, run_id: int = RUN_ID) -> None:
     """One numbered message of the engine to all pages."""
     at = datetime.now(UTC).isoformat()
-    text = json.dumps({"version": 1, "timestamp": at, "type": "activity", "seq": number, "data": {}})
+    text = json.dumps({"version": 1, "timestamp": at, "type": "activity", "run_id": run_id, "seq": number, "data": {}})
     await get_channel_layer().group_send(GROUP, {"type": "dashboard.message", "text": text})
 
 
@@ -312,6 +315,23 @@ async def test_what_the_channel_layer_dropped_is_made_good_by_a_fresh_snapshot(c
         await broadcast(number + 1)
         await broadcast(number + 3)
         assert [(await next_message(page))["type"] for _ in range(2)] == ["activity", "snapshot"]
+
+
+async def test_a_new_engine_is_seen_as_such_though_its_market_and_its_numbers_begin_anew(cookie: str) -> None:
+    async with engine(), socket(cookie) as page:
+        assert (await next_of(page, "snapshot"))["run_id"] == RUN_ID
+        await broadcast(1, run_id=RUN_ID)
+        assert (await next_message(page))["type"] == "activity"
+        text = {
+            "version": 1,
+            "timestamp": "2020-01-02T15:00:00Z",
+            "type": "activity",
+            "run_id": 8,
+            "seq": 1,
+            "data": {},
+        }
+        await get_channel_layer().group_send(GROUP, {"type": "dashboard.message", "text": json.dumps(text)})
+        assert (await next_message(page))["type"] == "snapshot"
 
 
 async def test_a_closed_page_leaves_nothing_running_and_is_forgotten(cookie: str) -> None:

@@ -10,7 +10,9 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
+from redis.exceptions import RedisError
 
 from orders.portfolio import Position
 from trading.market import MINUTE, Bar
@@ -24,6 +26,8 @@ ENGINE_CHANNEL = "engine"
 UPDATES_PER_SECOND = 5
 HEARTBEAT_SECONDS = 15.0
 RECENT_ACTIVITIES = 50
+LAST_WORDS_SECONDS = 2.0
+LAYER_ERRORS = (ChannelFull, OSError, RedisError)  # how the channel layer says that it takes nothing now
 
 
 class Broadcaster:
@@ -32,8 +36,9 @@ class Broadcaster:
     Activities are not conflated, each is sent once. A page that asks gets a snapshot of everything.
     """
 
-    def __init__(self, *, clock: Callable[[], datetime], account_mode: str) -> None:
+    def __init__(self, *, clock: Callable[[], datetime], account_mode: str, run_id: int) -> None:
         self._clock = clock
+        self._run_id = run_id  # tells pages of other processes that a new engine speaks, whatever its clock says
         self._account_mode = account_mode
         self._trader: Trader | None = None
         self._buying_power: Callable[[], Decimal] = lambda: Decimal(0)
@@ -181,6 +186,14 @@ class Broadcaster:
             await self._send("candle", self._candles[key])
         self._changed_candles.clear()
 
+    async def say_goodbye(self) -> None:
+        """Sends the last changes before the end, which waits for no channel layer."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self.flush()
+        except (TimeoutError, *LAYER_ERRORS) as error:
+            log.warning("broadcast.lost", reason=str(error))
+
     async def answer_snapshot_requests(self) -> None:
         """Sends a snapshot to every page that asks for one."""
         while True:
@@ -201,7 +214,14 @@ class Broadcaster:
         await self._layer.group_send(GROUP, {"type": "dashboard.message", "text": self._envelope(kind, data)})
 
     def _envelope(self, kind: str, data: Any) -> str:
-        message = {"version": 1, "timestamp": timestamp(self._clock()), "type": kind, "seq": self._seq, "data": data}
+        message = {
+            "version": 1,
+            "timestamp": timestamp(self._clock()),
+            "type": kind,
+            "run_id": self._run_id,
+            "seq": self._seq,
+            "data": data,
+        }
         return json.dumps(message, separators=(",", ":"))
 
     # --- the state as the pages read it -------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ class EngineProcess:
         account_id = f"{config['broker.provider']}:{account.account_number}"
         run_id = await self._start_run(config, account_id, mode)
         recorder = Recorder(django_settings.DATA_DIR, run_id)
-        broadcaster = Broadcaster(clock=place.clock, account_mode=mode)
+        broadcaster = Broadcaster(clock=place.clock, account_mode=mode, run_id=run_id)
         symbols = await self._tradable(calls, config["watchlist"])
         try:
             settings = trader_settings(config)
@@ -257,7 +257,7 @@ class EngineProcess:
         log.info("engine.stopping", reason=engine.stop_reason)
         await supervisor.stop("market")
         await engine.wind_down(flatten=operator.flatten_on_stop)
-        await engine.broadcaster.flush()
+        await engine.broadcaster.say_goodbye()
         await engine.recorder.flush()
         await engine.desk.close()
         await supervisor.stop()
