@@ -1,7 +1,6 @@
 """Django's admin as a part of this product: who may enter it, and the site's name."""
 
 from django.contrib.admin import AdminSite
-from django.contrib.admin.apps import AdminConfig
 from django.http import HttpRequest
 
 
@@ -17,9 +16,3 @@ class DeskAdminSite(AdminSite):
         from risk.roles import Role, role_of  # users exist once all apps are loaded, and this is one of them
 
         return super().has_permission(request) or role_of(request.user) >= Role.ADMIN
-
-
-class DeskAdminConfig(AdminConfig):
-    """Makes it the admin of all apps."""
-
-    default_site = "algotrader.admin_site.DeskAdminSite"

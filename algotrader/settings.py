@@ -1,5 +1,6 @@
 """Django's settings. Everything a user may change comes from `ALGO`, see `risk/config.py`."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ SECRET_KEY: str = ALGO["secret_key"] or kept_key(DATA_DIR / "secret_key")
 API_TOKEN: str = ALGO["web.api_token"] or kept_key(DATA_DIR / "api_token")
 
 INSTALLED_APPS = [
-    "daphne",
-    "algotrader.admin_site.DeskAdminConfig",
+    "algotrader.apps.Daphne",
+    "algotrader.apps.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -32,7 +33,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "django_htmx",
-    "ninja",
     "orders",
     "risk",
     "trading",
@@ -40,6 +40,9 @@ INSTALLED_APPS = [
     "dashboard",
     "django_q",  # after ours, whose qcluster command comes before its own
 ]
+
+# Django Ninja as an installed app would be loaded by every command; all it is needed for are the files of `/api/docs`.
+NINJA_FILES = Path(find_spec("ninja").origin).parent  # type: ignore[union-attr, arg-type]  # it is installed
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -60,7 +63,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [ROOT / "templates"],
+        "DIRS": [ROOT / "templates", NINJA_FILES / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -152,7 +155,7 @@ USE_I18N = False
 LANGUAGE_CODE = "en-us"
 
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [ROOT / "static"]
+STATICFILES_DIRS = [ROOT / "static", NINJA_FILES / "static"]
 # Served straight from where they lie: no copy that could be older than the code.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ALLOW_ALL_ORIGINS = False

@@ -5,6 +5,8 @@ from django.urls import include, path
 
 from algotrader.api import api
 
+admin.autodiscover()
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", api.urls),

@@ -17,7 +17,10 @@ from trading.columns import BarColumns, Integers
 
 # Named so that no reader takes integers of 1/10 000 dollar for dollars.
 STORED_AS = {"open": "open_e4", "high": "high_e4", "low": "low_e4", "close": "close_e4", "volume": "volume"}
-SCHEMA = pa.schema([("timestamp", pa.timestamp("s", tz="UTC")), *((name, pa.int64()) for name in STORED_AS.values())])
+# Parquet knows no whole seconds.
+SCHEMA = pa.schema([("timestamp", pa.timestamp("ms", tz="UTC")), *((name, pa.int64()) for name in STORED_AS.values())])
+
+MILLISECONDS = 1000  # in a second
 
 
 class BrokenStore(Exception):
@@ -116,13 +119,17 @@ class BarStore:
         if not path.exists():
             return _joined(symbol, [])
         try:
-            table = pq.read_table(path, schema=SCHEMA)
-        except (OSError, pa.ArrowException) as error:
+            # Not `read_table`: it loads pandas.
+            table = pq.ParquetFile(path).read()
+            if table.schema != SCHEMA:
+                raise ValueError("its columns are not those of a bar store")
+            stored = {name: _integers(table.column(name)) for name in SCHEMA.names}
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise BrokenStore(f"{path} cannot be read ({error}): delete it and import its bars again") from error
         return BarColumns(
             symbol=symbol,
-            timestamps=table["timestamp"].cast(pa.int64()).to_numpy(),
-            **{name: table[stored].to_numpy() for name, stored in STORED_AS.items()},
+            timestamps=stored["timestamp"] // MILLISECONDS,
+            **{name: stored[stored_name] for name, stored_name in STORED_AS.items()},
         )
 
     def _put(self, files: Mapping[Path, bytes]) -> None:
@@ -158,11 +165,22 @@ class BarStore:
 
 def _parquet(bars: BarColumns) -> bytes:
     columns = {stored: pa.array(getattr(bars, name)) for name, stored in STORED_AS.items()}
-    timestamps = pa.array(bars.timestamps).cast(SCHEMA.field("timestamp").type)
+    timestamps = pa.array(bars.timestamps * MILLISECONDS, type=SCHEMA.field("timestamp").type)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"timestamp": timestamps, **columns}, schema=SCHEMA), sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def _integers(column: pa.ChunkedArray) -> Integers:
+    """The numbers as they lie there: pyarrow's own way to numpy loads pandas. Raises ValueError if one is missing."""
+    if column.null_count:
+        raise ValueError("a value is missing")
+    parts = [
+        np.frombuffer(part.buffers()[1], dtype=np.int64)[part.offset : part.offset + len(part)]
+        for part in column.chunks
+    ]
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
 def _joined(symbol: str, parts: list[BarColumns]) -> BarColumns:

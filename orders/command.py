@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand
 from django.db.utils import OperationalError, ProgrammingError
 
@@ -21,6 +22,9 @@ class OneLineCommand(BaseCommand):
 
     `call_command` raises UserError instead; `--traceback` on the command line shows where it came from.
     """
+
+    # Checking the addresses would load all that serves pages; the triggers are looked at by `guards.require`.
+    requires_system_checks = (Tags.models,)
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as `manage.py` does, and turn errors into one line and an exit status."""

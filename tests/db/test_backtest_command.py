@@ -87,10 +87,15 @@ def backtest(capsys: pytest.CaptureFixture[str]) -> Backtest:
 
 def manage(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     """What `manage.py` does in a process of its own, without any database there."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith(("ALGO_", "DJANGO_"))}
-    environment |= {"ALGO_ENV_FILE": os.devnull, "ALGO_DATA_DIR": str(data_dir)}
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    env = environment(data_dir)
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    """That of an untouched installation on a data folder."""
+    untouched = {name: text for name, text in os.environ.items() if not name.startswith(("ALGO_", "DJANGO_"))}
+    return untouched | {"ALGO_ENV_FILE": os.devnull, "ALGO_DATA_DIR": str(data_dir)}
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
@@ -475,3 +480,32 @@ def test_two_months_of_seven_symbols(backtest: Backtest, shared_data: Path) -> N
             <= datetime.fromisoformat(trade["exit_at"])
             <= last
         )
+
+
+# --- how it starts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_backtest_from_the_store_does_not_wait_for_what_only_pages_brokers_and_tables_need(
+    bars: Path, data_dir: Path
+) -> None:
+    assert manage("importbars", str(bars / "AAPL.csv"), data_dir=data_dir).returncode == 0
+    backtest = ("backtest", *BASIC, "--start-date", "2024-03-11", "--end-date", "2024-03-11", "--no-save", "--json")
+    assert manage(*backtest, data_dir=data_dir).returncode == 0  # from now on the calendar is kept
+    program = (
+        "import sys, manage; sys.argv = ['manage.py', *sys.argv[1:]]; manage.main(); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *backtest],
+        env=environment(data_dir),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    loaded = set(done.stderr.split())
+    assert json.loads(done.stdout)["metrics"]["total_trades"] == 1
+    heavy = {"pandas", "exchange_calendars", "alpaca", "aiohttp", "ninja", "daphne.server", "pyarrow.dataset"}
+    pages = {"algotrader.urls", "dashboard.views", "dashboard.consumers", "backtests.admin"}
+    assert loaded & (heavy | pages) == set()

@@ -11,15 +11,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 from django.utils import timezone
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backtests import store
 from backtests.bars import BarStore
 from backtests.execution import Loaded, NoBacktest, execute_on, load
 from backtests.outcome import Outcome, document
 from backtests.request import BadRequest, make_request
-from backtests.terminal import PIPED_WIDTH_COLUMNS, show
 from orders import guards
 from orders.command import OneLineCommand, UserError
 
@@ -93,7 +90,7 @@ class Command(OneLineCommand):
         if options["json"]:
             self.stdout.write(json.dumps(document(outcome, run_id=run_id), allow_nan=False))
         else:
-            show(outcome, run_id, Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH_COLUMNS))
+            _show(outcome, run_id)
 
     def _report(self, path: Path, outcome: Outcome, loaded: Loaded, run_id: int | None) -> None:
         from backtests.report import write_report  # templates take time to load
@@ -112,10 +109,24 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+def _show(outcome: Outcome, run_id: int | None) -> None:
+    from rich.console import Console  # nothing that prints JSON for a program waits for it
+
+    from backtests.terminal import PIPED_WIDTH_COLUMNS, show
+
+    show(outcome, run_id, Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH_COLUMNS))
+
+
 @contextmanager
 def _progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar that counts sessions, on stderr, gone when the run is over."""
+    if not is_shown:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading bars", total=None)
         yield lambda done, total: progress.update(task, description="sessions", completed=done, total=total)
