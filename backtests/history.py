@@ -7,22 +7,46 @@ from datetime import datetime
 
 import numpy as np
 
-from trading.columns import AverageColumns, BarColumns, CandleColumns, Integers, averages_of, candles_of, session_times
+from trading.columns import (
+    AverageColumns,
+    BarColumns,
+    CandleColumns,
+    Flags,
+    Integers,
+    averages_of,
+    candles_of,
+    session_times,
+)
 from trading.market import Session
+
+HIGHEST = 2**63 - 1  # of all prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
     """The moments at which candles of one length are completed: one, or several that waited for the same window.
 
-    Step `i` completes the candles from `first[i]` up to, not including, `first[i + 1]`.
+    Step `i` completes the candles from `first[i]` up to, not including, `first[i + 1]`, when the last bar of them is
+    delivered or, `is_late`, when the grace of a window ends. By then `bars_known[i]` bars are delivered; `low` and
+    `high` are what those span that came since the step before. One more step, which never comes, spans the bars left.
     """
 
     candles: CandleColumns
     first: Integers
+    is_late: Flags
+    bars_known: Integers
+    low: Integers
+    high: Integers
 
     def __len__(self) -> int:
-        return len(self.first) - 1
+        return len(self.is_late)
+
+    def containing(self, candles: Integers) -> Integers:
+        """The steps that complete these candles, each once, in order."""
+        if len(self) == len(self.candles):
+            return candles
+        found: Integers = np.unique(np.searchsorted(self.first, candles, side="right") - 1)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +79,7 @@ class History:
             candles = candles_of(
                 self.bars, self.sessions, interval_minutes=interval_minutes, grace_seconds=grace_seconds
             )
-            begins = np.diff(candles.completed_at, prepend=-1) != 0
-            self._steps[key] = Steps(candles=candles, first=np.append(np.flatnonzero(begins), len(candles)))
+            self._steps[key] = _steps_of(candles, self.bars)
         return self._steps[key]
 
     def averages(self, *, interval_minutes: int, grace_seconds: int, fast: int, slow: int) -> AverageColumns:
@@ -86,3 +109,17 @@ def sessions_with_bars(histories: Iterable[History], sessions: Sequence[Session]
         stamps = history.bars.timestamps
         bars += np.searchsorted(stamps, closes) - np.searchsorted(stamps, opens)
     return [session for session, count in zip(sessions, bars.tolist(), strict=True) if count]
+
+
+def _steps_of(candles: CandleColumns, bars: BarColumns) -> Steps:
+    firsts = np.flatnonzero(np.diff(candles.completed_at, prepend=-1) != 0)
+    bars_known = np.append(candles.bars_known[firsts], len(bars))
+    since = np.append(0, bars_known[:-1])
+    return Steps(
+        candles=candles,
+        first=np.append(firsts, len(candles)),
+        is_late=candles.waited[firsts],
+        bars_known=bars_known,
+        low=np.minimum.reduceat(np.append(bars.low, HIGHEST), since),
+        high=np.maximum.reduceat(np.append(bars.high, 0), since),
+    )

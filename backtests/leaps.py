@@ -1,11 +1,12 @@
 """Drives one Trader from one event that matters to the next: the same results as the plain loop, far fewer events.
 
-Candles and averages come in columns. While a symbol has neither a position nor a working order, nothing can happen at a
-bar, nor at a candle that the strategy's hint rules out. While it has one, the Trader is told of every candle, and the
-exchange sees the bars that can reach an order. Trader, strategy, risk rules and exchange are those of the plain loop.
+Candles and averages come in columns. Nothing can happen at a candle that the strategy's hints rule out, nor at a bar
+that reaches no order. A strategy that gives no hint is told of every candle. Trader, strategy, risk rules and exchange
+are those of the plain loop.
 """
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,13 +14,15 @@ from decimal import Decimal
 import numpy as np
 
 from backtests.desk import Desk, Result
-from backtests.history import History
+from backtests.history import HIGHEST, History
 from backtests.marks import Closes, Marks
 from orders.lifecycle import Side
-from trading.columns import MINUTE_SECONDS, Integers, to_moment, to_price, to_seconds, to_units
+from orders.portfolio import Position
+from trading.columns import MINUTE_SECONDS, PRICES, Integers, to_moment, to_seconds, to_units
 from trading.exchange import ANY_PRICE, Exchange, Execution
 from trading.market import Session
 from trading.messages import CandlesDelivered, CloseDelivered, CompletedCandle, SessionStarted, TimerFired
+from trading.strategy import Foresight
 from trading.timers import Kind
 from trading.trader import Trader
 
@@ -28,9 +31,8 @@ BAR = 0
 KINDS = 2 + max(Kind)
 NEVER = 2**63 - 1
 NO_BAR = -1
-HIGHEST = 2**63 - 1  # of all prices
 SECOND = timedelta(seconds=1)
-LOOK_AHEAD = 8  # steps whose candles are made at once while a position is open
+LOOK_AHEAD = 100  # steps at most that are looked through for the next event
 
 
 def leap(
@@ -149,7 +151,13 @@ class _Leaps(Desk):
 
     def _go_to(self, moment: datetime) -> None:
         """What comes now comes before everything of that moment."""
-        self._key = to_seconds(moment) * self._second - 1
+        self._be_at(to_seconds(moment) * self._second - 1)
+
+    def _be_at(self, key: int) -> None:
+        """Everything before the key is over; what comes now may touch any symbol."""
+        self._key = key
+        for track in self._active:
+            track.catch_up(key)
         self._know_prices()
 
     def _deliver_candles(self, track: "_Track", *, before: int) -> None:
@@ -166,7 +174,7 @@ class _Leaps(Desk):
             self._key = track.key
             if len(positions) > (symbol in positions):
                 self._know_prices(but=symbol)
-            candles = track.pass_step()
+            candles = track.take_step()
             if candles[0].late_at is None:
                 last_close[symbol] = candles[0].candle.close
             else:
@@ -178,7 +186,8 @@ class _Leaps(Desk):
         """The exchange sees a bar, and the Trader is told if there is anything to tell."""
         self._key = key = track.key
         now = to_moment(key // self._second)
-        self._know_prices()
+        self._know_prices(but=track.symbol)
+        track.come_to_bar()
         self._know_price(track, track.touched)  # the bar itself is not over
         has_changed = False
         for execution in self.exchange.match(track.bars.bar(track.touched)):
@@ -201,8 +210,7 @@ class _Leaps(Desk):
         due = self.trader.next_due()
         if due is None:
             return
-        self._key = self._timer
-        self._know_prices()
+        self._be_at(self._timer)
         closed = len(self.trades)
         self.tell(TimerFired(now=due))
         if any(trade.exit_reason == "end_of_day" for trade in self.trades[closed:]):
@@ -240,7 +248,7 @@ class _Leaps(Desk):
 
     def _know_price(self, track: "_Track", bars: int) -> Decimal:
         """The last close when so many bars were delivered."""
-        price = to_price(track.bars.close.item(bars - 1))
+        price = PRICES[track.bars.close.item(bars - 1)]
         self.trader.last_prices[track.symbol] = self.exchange.last_close[track.symbol] = price
         return price
 
@@ -254,13 +262,13 @@ class _Leaps(Desk):
 class _Track:
     """One symbol's columns, and the place reached in them.
 
-    `key` is that of the next event: a step of candles, or a bar that the exchange is to see, `touched`. While the
-    symbol is active - it has a position or a working order - every step is one, else those that the strategy wants.
+    `key` is that of the next event: a step of candles, or a bar that the exchange is to see, `touched`. `bar` and the
+    step come next after what is over; while nothing can happen neither moves.
     """
 
     def __init__(self, trader: Trader, symbol: str, history: History, *, place: int, width: int) -> None:
         self.book = trader.books[symbol]
-        strategy = self.book.feeds[0].lines[0].strategy
+        self._strategy = strategy = self.book.feeds[0].lines[0].strategy
         parameters = strategy.parameters
         interval, grace = parameters["candle_interval_minutes"], trader.settings.grace_seconds
         steps = history.steps(interval_minutes=interval, grace_seconds=grace)
@@ -271,32 +279,31 @@ class _Track:
         self._averages = history.averages(
             interval_minutes=interval, grace_seconds=grace, fast=parameters["sma_fast"], slow=parameters["sma_slow"]
         )
-        self._first = steps.first
-        firsts = steps.first[:-1]
         self._second = KINDS * width
         self.bar_keys: Integers = (self.bars.timestamps + MINUTE_SECONDS) * self._second + place
-        self._is_late = self._candles.waited[firsts]
-        kinds = np.where(self._is_late, 1 + Kind.GRACE, BAR)
-        keys = (self._candles.completed_at[firsts] * KINDS + kinds) * width + place
+        kinds = np.where(steps.is_late, 1 + Kind.GRACE, BAR)
+        keys = (self._candles.completed_at[steps.first[:-1]] * KINDS + kinds) * width + place
         self.step_keys: Integers = np.append(keys, NEVER)
         self.first_bar = self.bars.index_at(history.begins)
-        self.first_step = int(np.searchsorted(self._candles.start[firsts], to_seconds(history.begins)))
-        # What the bars span that are delivered from one step to the next, and after the last one.
-        self._bars_known = np.append(self._candles.bars_known[firsts], len(self.bars))
-        since = np.append(0, self._bars_known[:-1])
-        self._low = np.minimum.reduceat(np.append(self.bars.low, HIGHEST), since)
-        self._high = np.maximum.reduceat(np.append(self.bars.high, 0), since)
+        self.first_step = int(np.searchsorted(self._candles.start[steps.first[:-1]], to_seconds(history.begins)))
+        # Single values come three times as fast out of these.
+        self._keys, self._bar_keys = self.step_keys.data, self.bar_keys.data
+        self._first, self._bars_known = steps.first.data, steps.bars_known.data
+        self._low, self._high = steps.low.data, steps.high.data
 
         hint = strategy.candidates(self._candles, self._averages)
         self._sees_all = hint is None
-        self._may_signal = np.ones(len(self._candles), dtype=bool) if hint is None else hint
-        wanted = np.unique(np.searchsorted(steps.first, np.nonzero(self._may_signal)[0], side="right") - 1)
+        may_signal = np.ones(len(self._candles), dtype=bool) if hint is None else hint
+        self._may_signal = may_signal.data
+        wanted = steps.containing(np.flatnonzero(may_signal))
         self._wanted = [*wanted[wanted >= self.first_step].tolist(), len(keys)]
         self._next_wanted = 0
-        self._ahead: list[Sequence[CompletedCandle]] = []
-        self._ahead_from = 0
+        self._is_late = steps.is_late.data
+        self._late = [*np.flatnonzero(steps.is_late).tolist(), len(keys)]
+        self._foresight: Foresight | None = None
+        self._position: Position | None = None
         self._is_active = False
-        self._step = self.first_step
+        self._step = self._event_step = self.first_step
         self.key, self.touched = NEVER, NO_BAR
         self.bar = self.first_bar
         self.expiry_key = NEVER
@@ -306,56 +313,47 @@ class _Track:
     @property
     def step_key(self) -> int:
         """The key of the next step."""
-        key: int = self.step_keys.item(self._step)
-        return key
+        return self._keys[self._step]
 
     def pass_bar(self) -> None:
         """The bar has been seen."""
         self.bar, self.touched = self.touched + 1, NO_BAR
 
-    def pass_step(self) -> Sequence[CompletedCandle]:
-        """The candles of the next step, which thereby is passed."""
-        step = self._step
-        self._step, self.bar = step + 1, self._bars_known.item(step)
-        if not self._ahead_from <= step < self._ahead_from + len(self._ahead):
-            self._ahead_from = step
-            self._ahead = self._made(step, min(step + LOOK_AHEAD if self._is_active else step + 1, len(self._is_late)))
-        return self._ahead[step - self._ahead_from]
+    def come_to_bar(self) -> None:
+        """The steps before the bar that matters are over."""
+        self._skip_to(self._event_step)
+
+    def take_step(self) -> Sequence[CompletedCandle]:
+        """The candles of the step that is the next event, which thereby is over."""
+        step = self._event_step
+        self._skip_to(step)
+        self._step, self.bar = step + 1, self._bars_known[step]
+        first, end = self._first[step], self._first[step + 1]
+        candles = [
+            CompletedCandle(self._candles.candle(at), self._averages.indicators(at), bool(self._may_signal[at]))
+            for at in range(first, end)
+        ]
+        if self._is_late[step]:
+            late_at = to_moment(self._keys[step] // self._second)
+            return [candle._replace(late_at=late_at, more_follow=candle is not candles[-1]) for candle in candles]
+        return candles
 
     def seen_before(self) -> Iterator[tuple[Session, Sequence[CompletedCandle]]]:
-        """The candles before the run, step by step with their session, for a strategy that wants to see all."""
-        for candles in self._made(0, self.first_step if self._sees_all else 0):
-            yield self._history.session_at(candles[0].candle.timestamp), candles
-
-    def _made(self, step: int, until: int) -> list[Sequence[CompletedCandle]]:
-        """The candles of some steps; to make several at once takes little longer than to make one."""
-        first, end = self._first.item(step), self._first.item(until)
-        may_signal = self._may_signal[first:end].tolist() if step >= self.first_step else [False] * (end - first)
-        candles = list(
-            map(
-                CompletedCandle,
-                self._candles.candles(first, end),
-                map(self._averages.indicators, range(first, end)),
-                may_signal,
+        """The candles before the run with their session, for a strategy that wants to see all."""
+        for at in range(self._first[self.first_step] if self._sees_all else 0):
+            candle = self._candles.candle(at)
+            yield (
+                self._history.session_at(candle.timestamp),
+                [CompletedCandle(candle, self._averages.indicators(at), may_signal=False)],
             )
-        )
-        if end - first == until - step and not self._is_late[step:until].any():
-            return [(candle,) for candle in candles]
-        steps: list[Sequence[CompletedCandle]] = []
-        for number in range(step, until):
-            some = candles[self._first.item(number) - first : self._first.item(number + 1) - first]
-            if self._is_late.item(number):
-                late_at = to_moment(self.step_keys.item(number) // self._second)
-                some = [candle._replace(late_at=late_at, more_follow=candle is not some[-1]) for candle in some]
-            steps.append(some)
-        return steps
 
     def bars_before(self, key: int) -> int:
         """How many bars are delivered before a key that is not later than the next event."""
-        bar = self.bar
-        while bar < len(self.bars) and self.bar_keys.item(bar) < key:
-            bar += 1
-        return bar
+        return bisect_left(self._bar_keys, key, self.bar)
+
+    def catch_up(self, key: int) -> None:
+        """What comes before a key that is not later than the next event is over."""
+        self._skip_to(bisect_left(self._keys, key, self._step, self._event_step))
 
     def refresh(self, trader: Trader, exchange: Exchange) -> bool:
         """Finds out where orders wait, when the entry expires, and what comes next; whether the symbol is active."""
@@ -367,33 +365,65 @@ class _Track:
         entry = trader.entry_of(self.symbol)
         expires_at = entry.expires_at if entry else None
         self.expiry_key = NEVER if expires_at is None else to_seconds(expires_at) * self._second + self.place
-        has_order = falling is not None or rising is not None
-        self._is_active = has_order or self.symbol in trader.portfolio.positions
+        self._position = trader.portfolio.positions.get(self.symbol)
+        self._is_active = falling is not None or rising is not None or self._position is not None
         self.look()
         return self._is_active
 
     def look(self) -> None:
         """Finds the next event."""
+        first_step = self._step
+        while self._wanted[self._next_wanted] < first_step:
+            self._next_wanted += 1
+        step = self._wanted[self._next_wanted]
         self.touched = NO_BAR
-        if not self._is_active:
-            while (step := self._wanted[self._next_wanted]) < self._step:
-                self._next_wanted += 1
+        if self._is_active:
+            step, self.touched = self._first_reached(first_step, self._last_to_look_at(first_step, step))
+        else:
             self._step = step
-            self.key = self.step_keys.item(step)
+        self._event_step = step
+        self.key = self._keys[step] if self.touched == NO_BAR else self._bar_keys[self.touched]
+
+    def _last_to_look_at(self, step: int, wanted: int) -> int:
+        """The first step from this one on of which the Trader is told in any case."""
+        last = min(wanted, step + LOOK_AHEAD)
+        if self.expiry_key < self._keys[last]:
+            last = bisect_left(self._keys, self.expiry_key, step, last)
+        if self._position is not None and last > step:
+            if self.book.exit_reason:
+                return step
+            last = min(last, self._late[bisect_left(self._late, step)])  # every step before has one candle
+            self._foresight = self._foresee(step, last)
+            last = step + self._foresight.place - self._first[step]
+        return last
+
+    def _first_reached(self, first_step: int, last: int) -> tuple[int, int]:
+        """The first step, up to the last one, on the way to which a bar matters, and that bar; else the last one."""
+        low, high, sells_at, buys_at = self._low, self._high, self._sells_at, self._buys_at
+        for step in range(first_step, last + 1):
+            if low[step] <= sells_at or high[step] >= buys_at or (step == last and self.expiry_key < self._keys[step]):
+                since = self.bar if step == first_step else self._bars_known[step - 1]
+                for bar in range(since, self._bars_known[step]):
+                    if (
+                        self.bars.low.item(bar) <= sells_at
+                        or self.bars.high.item(bar) >= buys_at
+                        or self._bar_keys[bar] == self.expiry_key
+                    ):
+                        return step, bar
+        return last, NO_BAR
+
+    def _skip_to(self, step: int) -> None:
+        """The steps before this one, of which the Trader need not be told, are over."""
+        if step == self._step:
             return
-        step = self._step
-        self.key = self.step_keys.item(step)
-        if (
-            self._low.item(step) <= self._sells_at
-            or self._high.item(step) >= self._buys_at
-            or self.expiry_key < self.key
-        ):
-            for bar in range(self.bar, self._bars_known.item(step)):
-                key = self.bar_keys.item(bar)
-                if (
-                    self.bars.low.item(bar) <= self._sells_at
-                    or self.bars.high.item(bar) >= self._buys_at
-                    or key == self.expiry_key
-                ):
-                    self.key, self.touched = key, bar
-                    break
+        if self._position is not None:
+            if self._foresight is None or self._foresight.place != self._first[step]:
+                self._foresight = self._foresee(self._step, step)
+            self._strategy.skip(self._foresight)
+            self._foresight = None
+        self._step, self.bar = step, self._bars_known[step - 1]
+
+    def _foresee(self, step: int, until: int) -> Foresight:
+        """How far managing the position comes to nothing."""
+        side = Side.LONG if self._position is None else self._position.side
+        return self._strategy.foresee(self._candles, first=self._first[step], end=self._first[until], side=side)

@@ -4,12 +4,11 @@ What `CandleAggregator` and `IndicatorCalculator` make bar by bar, for whoever h
 integers of 1/10 000 dollar, moments are seconds since 1970 UTC.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import repeat
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,11 @@ PRICE_UNITS = 10_000  # a dollar in the integers prices are kept in
 MINUTE_SECONDS = 60
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST_SUM = 2**62
+MOST_PRICES = 1_000_000  # kept as decimals
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Derived = TypeVar("Derived")
 
 
 class TooLarge(ValueError):
@@ -56,10 +57,10 @@ class BarColumns:
         return _bar(
             symbol=self.symbol,
             timestamp=to_moment(self.timestamps.item(index)),
-            open=to_price(self.open.item(index)),
-            high=to_price(self.high.item(index)),
-            low=to_price(self.low.item(index)),
-            close=to_price(self.close.item(index)),
+            open=PRICES[self.open.item(index)],
+            high=PRICES[self.high.item(index)],
+            low=PRICES[self.low.item(index)],
+            close=PRICES[self.close.item(index)],
             volume=self.volume.item(index),
         )
 
@@ -94,6 +95,8 @@ class CandleColumns:
 
     A candle is complete when its last bar is delivered, or at `completed_at` when it, or a candle before it, had to
     wait for a window's grace (`waited`). `bars_known` counts the bars that have been delivered by then.
+
+    What is once made of the columns is kept with them, for the next run on the same bars.
     """
 
     symbol: str
@@ -108,29 +111,35 @@ class CandleColumns:
     completed_at: Integers
     waited: Flags
     bars_known: Integers
-    _prices: "_Prices" = field(default_factory=lambda: _Prices(), repr=False)
+    _candles: dict[int, Candle] = field(default_factory=dict, repr=False)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.start)
 
-    def candles(self, first: int, end: int) -> list[Candle]:
-        """The candles from position `first` up to, not including, `end`."""
-        which = slice(first, end)
-        price = self._prices.__getitem__
-        return list(
-            map(
-                _candle,
-                repeat(self.symbol),
-                map(to_moment, self.start[which].tolist()),
-                map(to_moment, self.end[which].tolist()),
-                map(price, self.open[which].tolist()),
-                map(price, self.high[which].tolist()),
-                map(price, self.low[which].tolist()),
-                map(price, self.close[which].tolist()),
-                self.volume[which].tolist(),
-                self.bars[which].tolist(),
+    def candle(self, index: int) -> Candle:
+        """The candle at a position."""
+        candle = self._candles.get(index)
+        if candle is None:
+            candle = self._candles[index] = _candle(
+                self.symbol,
+                to_moment(self.start.item(index)),
+                to_moment(self.end.item(index)),
+                PRICES[self.open.item(index)],
+                PRICES[self.high.item(index)],
+                PRICES[self.low.item(index)],
+                PRICES[self.close.item(index)],
+                self.volume.item(index),
+                self.bars.item(index),
             )
-        )
+        return candle
+
+    def derived(self, name: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` makes of these columns, made once for each name."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        found: Derived = self._derived[name]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +149,8 @@ class AverageColumns:
     `spread` is `sma_fast - sma_slow` times `fast * slow`, exact. At position `slow - 1` all closes of the slow average
     are there, from position `slow` on those of the candle before are too. Before position `fine_from` all closes are
     whole cents, so that averages are written with as many decimals as the calculator's.
+
+    What is once made of the columns is kept with them, as with candles.
     """
 
     fast: int
@@ -148,10 +159,22 @@ class AverageColumns:
     slow_sum: Integers
     spread: Integers
     fine_from: int
+    _rows: "dict[int, _IndicatorRow]" = field(default_factory=dict, repr=False)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def indicators(self, index: int) -> IndicatorSet:
         """The averages at the candle at a position."""
-        return _IndicatorRow(self, index)
+        row = self._rows.get(index)
+        if row is None:
+            row = self._rows[index] = _IndicatorRow(self, index)
+        return row
+
+    def derived(self, name: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` makes of these columns, made once for each name."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        found: Derived = self._derived[name]
+        return found
 
     def sma_fast(self, index: int) -> Decimal | None:
         """The fast average at a candle, in dollars."""
@@ -161,9 +184,9 @@ class AverageColumns:
         """The slow average at a candle, in dollars."""
         return self._dollars(self.slow_sum, index) / self.slow if index >= self.slow - 1 else None
 
-    def scaled_spread(self, index: int) -> Decimal | None:
-        """The spread at a candle, in dollars."""
-        return self._dollars(self.spread, index) if index >= self.slow - 1 else None
+    def scaled_spread(self, index: int) -> int | None:
+        """The spread at a candle, in 1/10 000 dollar."""
+        return self.spread.item(index) if index >= self.slow - 1 else None
 
     def _dollars(self, units: Integers, index: int) -> Decimal:
         amount = units.item(index)
@@ -263,7 +286,7 @@ def to_units(price: Decimal) -> int:
 
 def to_moment(seconds: int) -> datetime:
     """The UTC time so many seconds after 1970."""
-    return EPOCH + timedelta(seconds=seconds)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def to_seconds(moment: datetime) -> int:
@@ -275,40 +298,39 @@ class _Prices(dict[int, Decimal]):
     """Prices by their units, each made once."""
 
     def __missing__(self, units: int) -> Decimal:
+        if len(self) >= MOST_PRICES:
+            self.clear()
         price = self[units] = to_price(units)
         return price
 
 
+PRICES = _Prices()
+
+
 class _IndicatorRow(IndicatorSet):
-    """The averages at one candle, worked out when they are looked at: in a position most strategies never do."""
+    """The averages at one candle; in dollars they are worked out when they are looked at: most strategies never do."""
 
     __slots__ = ("_columns", "_index")
 
     def __init__(self, columns: AverageColumns, index: int) -> None:
         _set(self, "_columns", columns)
         _set(self, "_index", index)
+        _set(self, "bar_count", min(index + 1, columns.slow))
+        _set(self, "scaled_spread", columns.scaled_spread(index))
+        _set(self, "prev_scaled_spread", columns.scaled_spread(index - 1))
+        _set(self, "scale", columns.fast * columns.slow * PRICE_UNITS)
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not filled in yet.
-        columns, index = self._columns, self._index
-        value: Any
         match name:
-            case "scaled_spread":
-                value = columns.scaled_spread(index)
-            case "prev_scaled_spread":
-                value = columns.scaled_spread(index - 1)
-            case "scale":
-                value = columns.fast * columns.slow
-            case "bar_count":
-                value = min(index + 1, columns.slow)
             case "sma_fast":
-                value = columns.sma_fast(index)
+                value = self._columns.sma_fast(self._index)
             case "sma_slow":
-                value = columns.sma_slow(index)
+                value = self._columns.sma_slow(self._index)
             case "prev_sma_fast":
-                value = columns.sma_fast(index - 1)
+                value = self._columns.sma_fast(self._index - 1)
             case "prev_sma_slow":
-                value = columns.sma_slow(index - 1)
+                value = self._columns.sma_slow(self._index - 1)
             case _:
                 raise AttributeError(name)
         _set(self, name, value)

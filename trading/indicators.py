@@ -19,8 +19,8 @@ class IndicatorSet:
     prev_sma_fast: Decimal | None
     prev_sma_slow: Decimal | None
     bar_count: int
-    scaled_spread: Decimal | None = field(default=None, repr=False, compare=False)
-    prev_scaled_spread: Decimal | None = field(default=None, repr=False, compare=False)
+    scaled_spread: Decimal | int | None = field(default=None, repr=False, compare=False)
+    prev_scaled_spread: Decimal | int | None = field(default=None, repr=False, compare=False)
     scale: int = field(default=1, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,8 @@ class IndicatorSet:
 
     def spread_is_within(self, percent: Decimal, *, of: Decimal) -> bool:
         """Whether the averages are less than `percent` percent of a price apart; False while unknown."""
-        return self.scaled_spread is not None and abs(self.scaled_spread) * 100 < percent * of * self.scale
+        spread = self.scaled_spread
+        return spread is not None and -(limit := percent * of * self.scale) < spread * 100 < limit
 
 
 class IndicatorCalculator:

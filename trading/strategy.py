@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from orders.lifecycle import Side
 from trading.candles import Candle
@@ -34,6 +34,13 @@ class Condition:
     met: bool
     value: str
     needed: str
+
+
+class Foresight(NamedTuple):
+    """Managing a position comes to nothing before the candle at `place`; `memory` is the strategy's own by then."""
+
+    place: int
+    memory: Any = None
 
 
 class UnknownStrategy(Exception):
@@ -118,6 +125,17 @@ class Strategy(ABC):
         those in its positions alone, so it must not live on `observe`. None: it is to be told of every candle.
         """
         return None
+
+    def foresee(self, candles: CandleColumns, *, first: int, end: int, side: Side) -> Foresight:
+        """A hint for backtests, while a position is held: the next candle at which managing it can come to anything.
+
+        At all candles from position `first` up to that one, or to `end`, `should_update_stop` would give None and
+        `should_exit` False. Nothing is changed until the answer is passed to `skip`.
+        """
+        return Foresight(first)
+
+    def skip(self, foresight: Foresight) -> None:  # noqa: B027  most strategies foresee nothing
+        """Be as if told of all candles before `foresight.place`; it was told of none since it gave that answer."""
 
     def required_history(self) -> int:
         """Completed candles needed before the first signal."""

@@ -1,19 +1,24 @@
 """Velez: enters when two tight averages begin to part and a strong candle shows the way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orders.lifecycle import Side
 from trading.candles import Candle
-from trading.columns import AverageColumns, CandleColumns, Flags
+from trading.columns import LARGEST_SUM, PRICES, AverageColumns, CandleColumns, Flags, Integers
 from trading.indicators import IndicatorSet
-from trading.strategy import Condition, Holding, Strategy
+from trading.strategy import Condition, Foresight, Holding, Strategy
 
 GREENS_THAT_END_A_PULLBACK = 2
+STRONG = 2  # the mark of a strong candle
 SAFETY = 1e-9  # far more than floats can be wrong by in a percentage, so that a hint errs on the generous side
+ZERO = Decimal(0)
+
+Marks = NDArray[np.int8]
 
 
 class Velez(Strategy):
@@ -64,29 +69,17 @@ class Velez(Strategy):
 
     def should_update_stop(self, candle: Candle, holding: Holding, indicators: IndicatorSet) -> Decimal | None:
         """The pullback's low at the second green candle after it, else None; keeps count of pullback and run."""
-        direction = self._direction(candle) * (1 if holding.side is Side.LONG else -1)
-        if direction < 0:
-            self._extend_pullback(candle, holding.side)
-        elif direction == 0:
-            self._run_count = 0
-        elif self._pullback_end is not None:
-            self._green_count += 1
-            if self._green_count == GREENS_THAT_END_A_PULLBACK:
-                return self._begin_run(self._pullback_end)
-        elif self._in_run:
-            self._run_count = self._run_count + 1 if self._is_strong(candle) else 0
-        return None
+        if holding.side is Side.LONG:
+            return self._trail.take(self._mark(candle), candle.low, lower=min)
+        return self._trail.take(-self._mark(candle), candle.high, lower=max)
 
     def should_exit(self, candle: Candle, holding: Holding, indicators: IndicatorSet) -> bool:
         """Whether `max_run_candles` strong candles in a row have followed the one that moved the stop."""
-        return self._run_count >= int(self.parameters["max_run_candles"])
+        return self._trail.run_count >= int(self.parameters["max_run_candles"])
 
     def position_closed(self) -> None:
         """Forgets pullback and run."""
-        self._pullback_end: Decimal | None = None
-        self._green_count = 0
-        self._in_run = False
-        self._run_count = 0
+        self._trail = _Trail()
 
     def conditions(self, candle: Candle, indicators: IndicatorSet) -> list[Condition]:
         """The conditions of a long, or of a short where shorts are allowed and the fast average is the lower one."""
@@ -134,22 +127,38 @@ class Velez(Strategy):
             ),
         ]
 
+    # --- hints for backtests ------------------------------------------------------------------------------------------
+
     def candidates(self, candles: CandleColumns, averages: AverageColumns) -> Flags | None:
-        """The signal's conditions on whole columns; percentages in floats, with a margin."""
-        body, spread = candles.close - candles.open, averages.spread
-        change = np.diff(spread, prepend=0)
-        parting = (spread > 0) & (change > 0) & (body > 0)
+        """The signal's conditions on whole columns; how tight the averages are in floats, with a margin."""
+        marks = self._marks(candles)
+        is_long, is_short, gap_pct = averages.derived("velez", lambda: _parting(candles, averages))
+        found: Flags = is_long & (marks == STRONG)
         if self.parameters["allow_short"]:
-            parting |= (spread < 0) & (change < 0) & (body < 0)
-        parting[: averages.slow] = False  # one candle more than the slow average needs: the spread before counts too
-        (some,) = np.nonzero(parting)
-        body_pct = np.abs(body[some]) / (candles.high[some] - candles.low[some]) * 100
-        gap_pct = np.abs(spread[some]) / (averages.fast * averages.slow) / candles.close[some] * 100
-        least_body_pct = max(self.parameters["strong_candle_body_pct"], self.parameters["doji_threshold_pct"])
-        parting[some] = (body_pct >= float(least_body_pct) * (1 - SAFETY)) & (
-            gap_pct <= float(self.parameters["tightness_threshold_pct"]) * (1 + SAFETY)
-        )
-        return parting
+            found |= is_short & (marks == -STRONG)
+        found &= gap_pct <= float(self.parameters["tightness_threshold_pct"]) * (1 + SAFETY)
+        return found
+
+    def foresee(self, candles: CandleColumns, *, first: int, end: int, side: Side) -> Foresight:
+        """The next candle that moves the stop or ends the run."""
+        trail = self._trail.copy()
+        most = int(self.parameters["max_run_candles"])
+        marks = self._marks(candles).data[first:end]
+        sign, ends, lower = (1, candles.low, min) if side is Side.LONG else (-1, candles.high, max)
+        for place, mark in enumerate(marks, first):
+            if trail.comes_to_something(mark * sign, most):
+                return Foresight(place, trail)
+            trail.take(mark * sign, PRICES[ends.item(place)] if mark * sign < 0 else ZERO, lower=lower)
+        return Foresight(end, trail)
+
+    def skip(self, foresight: Foresight) -> None:
+        """Counts pullback and run as they will be by then."""
+        self._trail = foresight.memory
+
+    def _marks(self, candles: CandleColumns) -> Marks:
+        """The marks of all candles, exact."""
+        doji, strong = self.parameters["doji_threshold_pct"], self.parameters["strong_candle_body_pct"]
+        return candles.derived(("velez", doji, strong), lambda: _marks_of(candles, doji, strong))
 
     # --- the signal ---------------------------------------------------------------------------------------------------
 
@@ -188,22 +197,82 @@ class Velez(Strategy):
         body, length = abs(candle.close - candle.open), candle.high - candle.low
         return length > 0 and body * 100 >= self.parameters["strong_candle_body_pct"] * length
 
-    # --- trail and run ------------------------------------------------------------------------------------------------
+    def _mark(self, candle: Candle) -> int:
+        """The direction, doubled for a strong candle."""
+        direction = self._direction(candle)
+        return 2 * direction if direction and self._is_strong(candle) else direction
 
-    def _extend_pullback(self, candle: Candle, side: Side) -> None:
-        before = self._pullback_end
-        if side is Side.LONG:
-            self._pullback_end = candle.low if before is None else min(before, candle.low)
-        else:
-            self._pullback_end = candle.high if before is None else max(before, candle.high)
-        self._green_count = self._run_count = 0
-        self._in_run = False
 
-    def _begin_run(self, stop_price: Decimal) -> Decimal:
-        self._pullback_end = None
-        self._green_count = self._run_count = 0
-        self._in_run = True
-        return stop_price
+class _Trail:
+    """Pullback and run of the open position; marks are from its side: 1 is green, -1 red, 0 a doji, 2 strong green."""
+
+    __slots__ = ("green_count", "in_run", "pullback_end", "run_count")
+
+    def __init__(self) -> None:
+        self.pullback_end: Decimal | None = None
+        self.green_count = 0
+        self.in_run = False
+        self.run_count = 0
+
+    def copy(self) -> "_Trail":
+        trail = _Trail()
+        trail.pullback_end, trail.green_count = self.pullback_end, self.green_count
+        trail.in_run, trail.run_count = self.in_run, self.run_count
+        return trail
+
+    def take(self, mark: int, end: Decimal, *, lower: Callable[[Decimal, Decimal], Decimal]) -> Decimal | None:
+        """Takes a candle in; the new stop if it ends a pullback. `end` is its low for a long, its high for a short."""
+        if mark < 0:
+            self.pullback_end = end if self.pullback_end is None else lower(self.pullback_end, end)
+            self.green_count = self.run_count = 0
+            self.in_run = False
+        elif mark == 0:
+            self.run_count = 0
+        elif self.pullback_end is not None:
+            self.green_count += 1
+            if self.green_count == GREENS_THAT_END_A_PULLBACK:
+                stop_price, self.pullback_end = self.pullback_end, None
+                self.green_count = self.run_count = 0
+                self.in_run = True
+                return stop_price
+        elif self.in_run:
+            self.run_count = self.run_count + 1 if mark >= STRONG else 0
+        return None
+
+    def comes_to_something(self, mark: int, most: int) -> bool:
+        """Whether this candle will move the stop, or be the one of `most` strong ones in a row."""
+        if mark <= 0:
+            return False
+        if self.pullback_end is not None:
+            return self.green_count == GREENS_THAT_END_A_PULLBACK - 1
+        return self.in_run and mark >= STRONG and self.run_count + 1 >= most
+
+
+def _parting(candles: CandleColumns, averages: AverageColumns) -> tuple[Flags, Flags, NDArray[np.float64]]:
+    """Where the averages part upwards, where downwards, and how far they are apart, in percent."""
+    spread = averages.spread
+    change = np.diff(spread, prepend=0)
+    is_warm = (
+        np.arange(len(spread)) >= averages.slow
+    )  # one candle more than the slow average needs: the spread before counts
+    gap_pct: NDArray[np.float64] = np.abs(spread) / (averages.fast * averages.slow) / candles.close * 100
+    return is_warm & (spread > 0) & (change > 0), is_warm & (spread < 0) & (change < 0), gap_pct
+
+
+def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> Marks:
+    body, length = candles.close - candles.open, candles.high - candles.low
+    is_strong = (length > 0) & _reaches(body, strong, length)
+    marks: Marks = (np.sign(body) * _reaches(body, doji, length) * (1 + is_strong)).astype(np.int8)
+    return marks
+
+
+def _reaches(body: Integers, percent: Decimal, length: Integers) -> Flags:
+    """Whether the body is at least so many percent of the length, in integers."""
+    share, whole = percent.as_integer_ratio()
+    largest = int(length.max(initial=0)) * max(share, 100 * whole)
+    kind: Any = np.int64 if largest < LARGEST_SUM else np.object_
+    reaches: Flags = (np.abs(body).astype(kind) * (100 * whole) >= length.astype(kind) * share).astype(bool)
+    return reaches
 
 
 _COLOUR = {1: "green", 0: "doji", -1: "red"}
