@@ -109,13 +109,24 @@ def _position(position: Position, stop_price: Decimal | None, candle: Mapping[st
         "initial_stop_price": number(position.initial_stop_price),
         "entry_at": timestamp(position.entry_at),
         "strategy": position.strategy,
+        "leaving": "",
+        "stop_moving_to": None,
     }
 
 
 def _pnl(account_id: str, session: TradingSession | None, positions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The latest session's result as far as the ledger knows it; unknown is None."""
-    figures = dict.fromkeys(
-        ("today_pnl", "today_pnl_pct", "unrealized_pnl", "realized_pnl", "total_equity", "buying_power")
+    figures: dict[str, Any] = dict.fromkeys(
+        (
+            "today_pnl",
+            "today_pnl_pct",
+            "unrealized_pnl",
+            "realized_pnl",
+            "total_equity",
+            "buying_power",
+            "cash",
+            "limits",
+        )
     )
     if session is None or session.start_equity is None or session.opens_at is None:
         return figures
@@ -133,6 +144,8 @@ def _pnl(account_id: str, session: TradingSession | None, positions: Sequence[Ma
         "realized_pnl": realized,
         "total_equity": round(start_equity + today, DISPLAY_DECIMALS),
         "buying_power": None,
+        "cash": None,
+        "limits": None,
     }
 
 
@@ -155,6 +168,8 @@ def _strategies(last_candles: Mapping[str, Mapping[str, Any]]) -> list[dict[str,
                     "bars_needed": int(parameters["sma_slow"]),
                     "interval": int(parameters["candle_interval_minutes"]),
                     "last_price": candle.get("close"),
+                    "conditions": [],
+                    "blocked": "",
                 }
             )
     return lines
@@ -178,6 +193,8 @@ def _connection(session: TradingSession | None, last_candles: Mapping[str, Mappi
         "market_open": False,
         "session_open": timestamp(session.opens_at) if session and session.opens_at else None,
         "session_close": timestamp(session.closes_at) if session and session.closes_at else None,
+        "half_day": False,
+        "next_open": None,
         "halted": "halted before the engine stopped" if session and session.halted else "",
         "breakers": sorted(filter(None, session.breaker.split(","))) if session else [],
         "engine": "silent" if lease else "off",

@@ -2,11 +2,12 @@
 
 import csv
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Router, Schema, Status
+from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
 from orders import store as order_store
@@ -36,6 +37,12 @@ class ShutdownIn(Schema):
     """`flatten` closes all positions first; without it they stay, with their stops at the broker."""
 
     flatten: bool = False
+
+
+class StopIn(Schema):
+    """Where the stop should be, in dollars."""
+
+    stop_price: Decimal = Field(gt=0, max_digits=12, decimal_places=4)
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
@@ -143,6 +150,18 @@ def resume(request: HttpRequest) -> Any:
 def flatten(request: HttpRequest) -> Any:
     """Halt, cancel working entries, and close every position at market."""
     return _ask(request, "flatten")
+
+
+@router.post("positions/{symbol}/close", response={202: Asked}, tags=["engine"])
+def close_position(request: HttpRequest, symbol: str) -> Any:
+    """Cancel the symbol's working entry and close its position at market."""
+    return _ask(request, "close", symbol=symbol.upper())
+
+
+@router.post("positions/{symbol}/move-stop", response={202: Asked}, tags=["engine"])
+def move_stop(request: HttpRequest, symbol: str, to: StopIn) -> Any:
+    """Move the protective stop of a position towards the price; the engine refuses any other move."""
+    return _ask(request, "move_stop", symbol=symbol.upper(), stop_price=to.stop_price)
 
 
 @router.get("requests/{int:request_id}", response=Asked, tags=["engine"])

@@ -265,6 +265,10 @@ class Trader:
             ours = self.portfolio.cash - reserved
         return ours if self._account is None else min(ours, self._account.buying_power)
 
+    def working_entries(self) -> int:
+        """Entries at work in symbols without a position: with the open positions they count against the limit."""
+        return sum([entry.symbol not in self.portfolio.positions for entry in self._blotter.entries.values()])
+
     def stop_of(self, symbol: str) -> Order | None:
         """The protective stop of a symbol's position, as long as it can still fill."""
         book = self.books.get(symbol)
@@ -454,7 +458,7 @@ class Trader:
             start_equity=self.start_equity,
             tripped=frozenset(self.tripped),
             open_positions=len(self.portfolio.positions),
-            working_entries=sum([e.symbol not in self.portfolio.positions for e in self._blotter.entries.values()]),
+            working_entries=self.working_entries(),
             symbol_is_taken=taken,
             entries_today=book.entries_today,
             entry_price=signal.entry_price,

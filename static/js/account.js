@@ -6,6 +6,7 @@ import { setText } from "./rows.js";
 const figures = Object.fromEntries([...document.querySelectorAll("[data-figure]")].map((element) => [element.dataset.figure, element]));
 
 export function showAccount({ account, pnl }) {
+  if (!account || !pnl) return;
   setText(figures.equity, money(account.equity));
   setText(figures["buying-power"], money(account.buying_power));
   setText(figures.cash, money(account.cash));

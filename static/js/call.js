@@ -1,4 +1,7 @@
-// A request to the API that asks for something to be done.
+// Requests to the API that ask for something to be done.
+
+const LOOK_MS = 300;
+const LONGEST_WAIT_MS = 15000;
 
 /** POSTs to the address; returns whether it was accepted, and what to tell the user if it was not. */
 export async function call(url, body = undefined) {
@@ -7,8 +10,29 @@ export async function call(url, body = undefined) {
   try {
     const response = await fetch(url, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) });
     const answer = await response.json().catch(() => ({}));
-    return { ok: response.ok, message: answer.detail ?? `The server answered ${response.status}.`, answer };
+    return { ok: response.ok, message: inWords(answer.detail) ?? `The server answered ${response.status}.`, answer };
   } catch {
     return { ok: false, message: "The server cannot be reached. Nothing was done.", answer: {} };
   }
+}
+
+/** As `call`, for a request to the engine: returns when the engine has taken it up or refused it. */
+export async function ask(url, body = undefined) {
+  const asked = await call(url, body);
+  const until = Date.now() + LONGEST_WAIT_MS;
+  while (asked.ok && Date.now() < until) {
+    try {
+      const state = await (await fetch(`/api/requests/${asked.answer.id}`)).json();
+      if (state.done_at) return { ok: !state.error, message: `Refused: ${state.error}.`, answer: state };
+    } catch {
+      // the next look tells
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+  return asked.ok ? { ok: false, message: "The engine has not answered; look at what it does before you ask again.", answer: {} } : asked;
+}
+
+/** Validation errors come as a list. */
+function inWords(detail) {
+  return Array.isArray(detail) ? detail.map((one) => one.msg).join("; ") : detail;
 }

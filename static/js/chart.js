@@ -7,10 +7,15 @@ import { flash, setText } from "./rows.js";
 
 const LOADED_CANDLES = 400;
 const SHOWN_CANDLES = 130;
-const COLORS = { up: "#3ecf8e", down: "#f5736f", fast: "#5fb7ff", slow: "#c79bff", text: "#8390a4", grid: "#161a22", line: "#1d222d", accent: "#93a5ff" };
+
+/** The theme's colours, by the names of their CSS variables. */
+export function colours() {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(["up", "down", "fast", "slow", "text", "text-faint", "grid", "line", "line-strong", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
 
 const part = (id) => document.getElementById(id);
-const seconds = (timestamp) => Math.floor(Date.parse(timestamp) / 1000);
+export const seconds = (timestamp) => Math.floor(Date.parse(timestamp) / 1000);
 const newYork = (time) => new Date(time * 1000);
 
 export class SymbolChart {
@@ -30,15 +35,10 @@ export class SymbolChart {
   constructor(settings) {
     this.#settings = settings;
     setText(part("chart-interval"), `${settings.interval_minutes}-minute candles`);
-    this.#chart = LightweightCharts.createChart(part("chart"), options());
-    this.#candles = this.#chart.addSeries(LightweightCharts.CandlestickSeries, {
-      upColor: COLORS.up, downColor: COLORS.down, wickUpColor: COLORS.up, wickDownColor: COLORS.down, borderVisible: false, priceLineStyle: 1, priceLineColor: "#3a4353",
-    });
-    const average = (color) => this.#chart.addSeries(LightweightCharts.LineSeries, {
-      color, lineWidth: 1.5, priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false,
-    });
-    this.#fast = average(COLORS.fast);
-    this.#slow = average(COLORS.slow);
+    this.#chart = LightweightCharts.createChart(part("chart"), chartOptions());
+    this.#candles = this.#chart.addSeries(LightweightCharts.CandlestickSeries, candleOptions());
+    this.#fast = this.#chart.addSeries(LightweightCharts.LineSeries, averageOptions(colours().fast));
+    this.#slow = this.#chart.addSeries(LightweightCharts.LineSeries, averageOptions(colours().slow));
     this.#marks = LightweightCharts.createSeriesMarkers(this.#candles, []);
     this.#chart.subscribeCrosshairMove((event) => this.#point(event));
   }
@@ -65,6 +65,18 @@ export class SymbolChart {
     if (isNew) this.#chart.timeScale().setVisibleLogicalRange({ from: candles.length - SHOWN_CANDLES, to: candles.length + 4 });
   }
 
+  /** The theme has changed. */
+  recolour() {
+    const theme = colours();
+    this.#chart.applyOptions(chartOptions());
+    this.#candles.applyOptions(candleOptions());
+    this.#fast.applyOptions({ color: theme.fast });
+    this.#slow.applyOptions({ color: theme.slow });
+    this.#lines.stop?.applyOptions({ color: theme.down });
+    this.#lines.entry?.applyOptions({ color: theme.accent });
+    this.refreshMarks();
+  }
+
   /** A candle that is forming or has closed. */
   update(candle) {
     if (candle.symbol !== this.#symbol || candle.interval !== this.#settings.interval_minutes || this.#loading) return;
@@ -86,8 +98,8 @@ export class SymbolChart {
 
   /** The entry and stop lines of the open position, if there is one. */
   showLevels(position) {
-    this.#line("stop", position?.stop_price, { color: COLORS.down, title: "stop" });
-    this.#line("entry", position?.avg_entry_price, { color: COLORS.accent, title: "entry" });
+    this.#line("stop", position?.stop_price, { color: colours().down, title: "stop" });
+    this.#line("entry", position?.avg_entry_price, { color: colours().accent, title: "entry" });
     const legend = part("legend-stop");
     legend.hidden = !position?.stop_price;
     if (position?.stop_price) setText(legend.querySelector("b"), price(position.stop_price));
@@ -137,11 +149,12 @@ export class SymbolChart {
   }
 
   #mark(marks) {
+    const theme = colours();
     this.#marks.setMarkers(marks.map((mark) => ({
       time: this.#windowOf(mark.timestamp),
       position: mark.buys ? "belowBar" : "aboveBar",
       shape: mark.buys ? "arrowUp" : "arrowDown",
-      color: mark.kind === "entry" ? COLORS.accent : "#e9ecf2",
+      color: mark.kind === "entry" ? theme.accent : theme.text,
     })));
     this.#fills = Map.groupBy(marks, (mark) => this.#windowOf(mark.timestamp));
   }
@@ -181,21 +194,36 @@ export class SymbolChart {
   }
 }
 
-const toCandle = ({ timestamp, open, high, low, close }) => ({ time: seconds(timestamp), open, high, low, close });
-const toPoint = (candle, name) => (candle[name] === null ? { time: seconds(candle.timestamp) } : { time: seconds(candle.timestamp), value: candle[name] });
+export const toCandle = ({ timestamp, open, high, low, close }) => ({ time: seconds(timestamp), open, high, low, close });
+export const toPoint = (candle, name) => (candle[name] === null ? { time: seconds(candle.timestamp) } : { time: seconds(candle.timestamp), value: candle[name] });
 
-function options() {
+/** How candles look. */
+export function candleOptions() {
+  const theme = colours();
+  return {
+    upColor: theme.up, downColor: theme.down, wickUpColor: theme.up, wickDownColor: theme.down, borderVisible: false,
+    priceLineStyle: 1, priceLineColor: theme["line-strong"],
+  };
+}
+
+/** How an average looks. */
+export const averageOptions = (color) => ({ color, lineWidth: 1.5, priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false });
+
+/** How a chart of candles looks, with New York time below it. */
+export function chartOptions() {
   const kinds = LightweightCharts.TickMarkType;
+  const theme = colours();
+  const cross = { color: theme["line-strong"], labelBackgroundColor: theme["line-strong"] };
   return {
     autoSize: true,
-    layout: { background: { color: "transparent" }, textColor: COLORS.text, fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 11, attributionLogo: false },
-    grid: { vertLines: { color: COLORS.grid }, horzLines: { color: COLORS.grid } },
-    rightPriceScale: { borderColor: COLORS.line, scaleMargins: { top: 0.12, bottom: 0.1 } },
+    layout: { background: { color: "transparent" }, textColor: theme["text-faint"], fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 11, attributionLogo: false },
+    grid: { vertLines: { color: theme.grid }, horzLines: { color: theme.grid } },
+    rightPriceScale: { borderColor: theme.line, scaleMargins: { top: 0.12, bottom: 0.1 } },
     timeScale: {
-      borderColor: COLORS.line, timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 2,
+      borderColor: theme.line, timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 2,
       tickMarkFormatter: (time, kind) => (kind === kinds.Time ? minute(newYork(time)) : day(newYork(time))),
     },
     localization: { timeFormatter: (time) => `${day(newYork(time))}, ${minute(newYork(time))}` },
-    crosshair: { mode: 0, vertLine: { color: "#3a4353", labelBackgroundColor: "#2c3340" }, horzLine: { color: "#3a4353", labelBackgroundColor: "#2c3340" } },
+    crosshair: { mode: 0, vertLine: cross, horzLine: cross },
   };
 }

@@ -38,5 +38,14 @@ export function shortAge(milliseconds) {
   return age < 5400 ? `${Math.round(age / 60)} min` : `${Math.round(age / 3600)} h`;
 }
 
+/** A time to come: "under a minute", "12 min", "3 h 05 min", "2 d 4 h". */
+export function span(milliseconds) {
+  const minutes = Math.max(0, Math.ceil(milliseconds / 60000));
+  if (minutes <= 1) return "under a minute";
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
+}
+
 /** Class for a figure that is good above and bad below zero. */
 export const trend = (value) => (value > 0 ? "up" : value < 0 ? "down" : "");

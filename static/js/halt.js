@@ -8,10 +8,10 @@ const DONE = { halt: "Trading is being halted.", resume: "Trading is being resum
 let busy = false;
 
 export function showHalt({ connection, isStale }) {
-  const running = !connection.engine && !isStale;
+  const running = connection && !connection.engine && !isStale;
   for (const [action, button] of Object.entries(buttons)) {
     if (!button) continue; // this user may look but not act
-    button.hidden = !running || (action === "resume") !== Boolean(connection.halted);
+    button.hidden = !running || (action === "resume") !== Boolean(connection?.halted);
     button.disabled = busy;
   }
 }

@@ -86,7 +86,7 @@ def test_the_dashboard_shows_what_the_ledger_knows(page: Page) -> None:
     expect(row).to_have_count(1)
     for text in ("TSLA", "long", "100.03", "99.50"):
         expect(row).to_contain_text(text)
-    expect(page.locator("#strategies tbody tr")).to_have_count(5)
+    expect(page.locator("#strategies > li")).to_have_count(5)
     expect(page.locator("#chart-empty")).to_contain_text("No candles of AAPL yet")
 
 

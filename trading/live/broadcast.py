@@ -15,8 +15,12 @@ from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
 from orders.portfolio import Position
+from trading.candles import Candle
+from trading.indicators import IndicatorSet
+from trading.live.calendar import FULL_SESSION
 from trading.market import MINUTE, Bar
 from trading.messages import ActivityRecorded, ActivityType, CandleClosed
+from trading.strategy import Strategy
 from trading.trader import Trader
 
 log = structlog.get_logger("engine")
@@ -41,7 +45,8 @@ class Broadcaster:
         self._run_id = run_id  # tells pages of other processes that a new engine speaks, whatever its clock says
         self._account_mode = account_mode
         self._trader: Trader | None = None
-        self._buying_power: Callable[[], Decimal] = lambda: Decimal(0)
+        self._next_open: Callable[[], datetime | None] = lambda: None
+        self._conditions: dict[tuple[str, str], tuple[Candle, list[dict[str, Any]]]] = {}
         self._layer = get_channel_layer()
         self._seq = 0
         self._is_dirty = False
@@ -61,9 +66,19 @@ class Broadcaster:
             "detail": "",
         }
 
-    def attach(self, trader: Trader, recent: list[dict[str, Any]]) -> None:
-        """From now on the pages show this Trader; `recent` are the latest activities of earlier runs, oldest first."""
+    def attach(
+        self,
+        trader: Trader,
+        recent: list[dict[str, Any]],
+        *,
+        next_open: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
+        """From now on the pages show this Trader; `recent` are the latest activities of earlier runs, oldest first.
+
+        `next_open` tells when the next session begins.
+        """
         self._trader = trader
+        self._next_open = next_open
         self._recent_activities.extend(recent)
 
     # --- what the engine says -----------------------------------------------------------------------------------------
@@ -265,6 +280,8 @@ class Broadcaster:
             "initial_stop_price": number(position.initial_stop_price),
             "entry_at": timestamp(position.entry_at),
             "strategy": position.strategy,
+            "leaving": trader.books[position.symbol].exit_reason,
+            "stop_moving_to": number(stop.requested_stop_price) if stop else None,
         }
 
     def pnl(self) -> dict[str, Any]:
@@ -286,6 +303,24 @@ class Broadcaster:
             "realized_pnl": float(today - unrealized),
             "total_equity": float(equity),
             "buying_power": float(trader.buying_power()),
+            "cash": float(trader.portfolio.cash),
+            "limits": self._limits(today),
+        }
+
+    def _limits(self, today: Decimal) -> dict[str, dict[str, float]]:
+        """How much of each limit of the session is used."""
+        trader = self._known_trader()
+        risk = trader.settings.risk
+        return {
+            "daily_loss": {
+                "used": float(max(-today, Decimal(0))),
+                "limit": float(risk.max_daily_loss_pct * trader.start_equity),
+            },
+            "losses_in_a_row": {"used": trader.losses_in_a_row, "limit": risk.consecutive_loss_pause},
+            "positions": {
+                "used": len(trader.portfolio.positions) + trader.working_entries(),
+                "limit": risk.max_open_positions,
+            },
         }
 
     def strategies(self) -> list[dict[str, Any]]:
@@ -305,9 +340,27 @@ class Broadcaster:
                 "bars_needed": int(strategy.parameters["sma_slow"]),
                 "interval": int(strategy.parameters["candle_interval_minutes"]),
                 "last_price": number(trader.last_prices.get(symbol)),
+                "conditions": self._why(symbol, strategy, averages, candle),
+                "blocked": trader.books[symbol].blocked,
             }
-            for symbol, strategy, averages, _, status in trader.lines()
+            for symbol, strategy, averages, candle, status in trader.lines()
         ]
+
+    def _why(
+        self, symbol: str, strategy: Strategy, averages: IndicatorSet | None, candle: Candle | None
+    ) -> list[dict[str, Any]]:
+        """The conditions of an entry at the last completed candle: why not now. Worked out once a candle."""
+        if averages is None or candle is None:
+            return []
+        key = (symbol, strategy.name)
+        known = self._conditions.get(key)
+        if known is None or known[0] is not candle:
+            conditions = [
+                {"name": each.name, "met": each.met, "value": each.value, "needed": each.needed}
+                for each in strategy.conditions(candle, averages)
+            ]
+            self._conditions[key] = known = candle, conditions
+        return known[1]
 
     def connection(self) -> Mapping[str, Any]:
         """Streams, market and risk switches."""
@@ -319,6 +372,8 @@ class Broadcaster:
             "market_open": is_open,
             "session_open": timestamp(session.open) if session else None,
             "session_close": timestamp(session.close) if session else None,
+            "half_day": session is not None and session.close - session.open < FULL_SESSION,
+            "next_open": timestamp(next_open) if (next_open := self._next_open()) else None,
             "halted": trader.halted,
             "breakers": sorted(trader.tripped),
         }

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from django.db import Error as DatabaseError
 
+from orders.lifecycle import Side
 from risk import store as risk_store
 from risk.config import Config, ConfigError
 from trading import store
 from trading.live.lock import AnotherEngine, EngineLock, LockFailed
+from trading.market import round_down, round_up
 from trading.messages import (
     CloseRequested,
     Event,
@@ -116,9 +118,8 @@ class Operator:
             case "close":
                 event = CloseRequested(now=now, symbol=self._held_symbol(payload))
             case "move_stop":
-                event = StopMoveRequested(
-                    now=now, symbol=self._held_symbol(payload), stop_price=_price(payload.get("stop_price"))
-                )
+                symbol = self._held_symbol(payload)
+                event = StopMoveRequested(now=now, symbol=symbol, stop_price=self._better_stop(symbol, payload))
             case _:
                 raise BadRequest(f"there is no request {kind!r}")
         await engine.tell(event)
@@ -128,6 +129,20 @@ class Operator:
         if symbol not in self._engine.trader.portfolio.positions:
             raise BadRequest(f"there is no position in {symbol!r}")
         return symbol
+
+    def _better_stop(self, symbol: str, payload: Mapping[str, Any]) -> Decimal:
+        """The stop price asked for, as long as it gives back less than the present one and is not reached already."""
+        trader = self._engine.trader
+        position = trader.portfolio.positions[symbol]
+        price = _price(payload.get("stop_price"))
+        is_long = position.side is Side.LONG
+        price = round_down(price) if is_long else round_up(price)
+        stop, last = trader.stop_of(symbol), trader.last_prices.get(symbol)
+        if stop is not None and stop.stop_price is not None and (price <= stop.stop_price) == is_long:
+            raise BadRequest(f"the stop of {symbol} is at {stop.stop_price} and only ever moves towards the price")
+        if last is not None and (price >= last) == is_long:
+            raise BadRequest(f"the last price of {symbol} is {last}, beyond that stop: close the position instead")
+        return price
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

@@ -190,7 +190,12 @@ class EngineProcess:
             asks_broker=True,
         )
         recent = await self._ledger.run(store.activities, account_id, limit=50)
-        broadcaster.attach(trader, [activity_line(row_id, record) for row_id, record in reversed(recent)])
+        sessions = Sessions(data=place.data, data_calls=data_calls, calls=calls)
+        broadcaster.attach(
+            trader,
+            [activity_line(row_id, record) for row_id, record in reversed(recent)],
+            next_open=lambda: sessions.next_open,
+        )
         return self._parts.engine(
             config=config,
             trader=trader,
@@ -198,7 +203,7 @@ class EngineProcess:
             ledger=self._ledger,
             recorder=recorder,
             broadcaster=broadcaster,
-            sessions=Sessions(data=place.data, data_calls=data_calls, calls=calls),
+            sessions=sessions,
             clock=place.clock,
             run_id=run_id,
             lockstep=place.lockstep,

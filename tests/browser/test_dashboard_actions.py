@@ -1,0 +1,161 @@
+"""Acting on positions from the dashboard: moving a stop, closing one, flattening; on a market that stands still."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group, User
+from playwright.sync_api import Browser, Locator, Page, StorageState, expect
+from pytest_django import DjangoDbBlocker
+
+from tests.browser import steady_market
+from tests.browser.conftest import PHONE, Server, browsing, fits, login_at, server
+
+SYMBOLS = ("AAPL", "TSLA")
+FILLED_MS = 40_000
+
+
+def add_viewer() -> None:
+    """A second login, which may look but not act: the operator's password, the group `viewer`."""
+    viewer = User.objects.create(username="viewer", password=User.objects.get(username="operator").password)
+    viewer.groups.add(Group.objects.get(name="viewer"))
+
+
+@pytest.fixture(scope="module")
+def engine(
+    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Server]:
+    """An engine that soon holds a position in each symbol."""
+    bars = steady_market.write_bars(tmp_path_factory.mktemp("still") / "bars", SYMBOLS)
+    folder = tmp_path_factory.mktemp("actions")
+    with server(migrated_sqlite, folder, django_db_blocker, fill=add_viewer) as program:
+        process = program.start(*steady_market.engine_arguments(bars, SYMBOLS))
+        yield program
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def login(engine: Server, chromium: Browser) -> StorageState:
+    return login_at(chromium, engine.url)
+
+
+@pytest.fixture
+def page(engine: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+    """The dashboard; at the end the console must have been quiet."""
+    complaints: list[str] = []
+    with browsing(chromium, complaints=complaints, login=login) as window:
+        window.goto(engine.url)
+        yield window
+    assert complaints == []
+
+
+def position(page: Page, symbol: str) -> Locator:
+    row = page.locator("#positions tbody tr").filter(has_text=symbol)
+    expect(row).to_be_visible(timeout=FILLED_MS)
+    return row
+
+
+def test_a_position_shows_price_result_r_stop_and_distance(page: Page) -> None:
+    row = position(page, "AAPL")
+    expect(row.locator("[data-field=entry]")).to_have_text(steady_market.ENTRY_PRICE)
+    expect(row.locator("[data-field=price]")).to_have_text(steady_market.LAST_PRICE)
+    expect(row.locator("[data-field=stop]")).to_have_text(steady_market.FIRST_STOP)
+    expect(row.locator("[data-field=distance]")).to_have_text("$1.10 · 1.09%")
+    expect(row.locator("[data-field=pnl]")).to_have_text("+$5.88")  # 12 shares of $0.49
+    expect(row.locator("[data-field=return]")).to_have_text("+0.49% · +0.80 R")  # 0.49 of 0.61 at risk
+    expect(page.locator("[data-gauge=positions]")).to_contain_text("2 of 5")
+    expect(page.locator("[data-gauge=daily_loss]")).to_contain_text("of $750.00")
+    expect(page.locator("#risk-gauge")).to_contain_text("$14.64")
+    expect(page.locator("#protection")).to_contain_text("2 of 2 stopped")
+
+
+def test_a_stop_moves_towards_the_price_and_no_other_way(page: Page) -> None:
+    row = position(page, "AAPL")
+    dialog = page.get_by_role("dialog")
+
+    def ask_for(price: str) -> None:
+        row.get_by_role("button", name="Move the stop of AAPL").click()
+        dialog.get_by_label("New stop, dollars").fill(price)
+        dialog.get_by_role("button", name="Move stop").click()
+
+    row.get_by_role("button", name="Move the stop of AAPL").click()
+    expect(dialog).to_contain_text("It is at 99.90, the last price is 101.00")
+    dialog.get_by_role("button", name="Leave it").click()
+    ask_for("99.50")
+    expect(page.locator(".toast").last).to_contain_text("only ever moves towards the price")
+    ask_for("101.50")
+    expect(page.locator(".toast").last).to_contain_text("close the position instead")
+    expect(row.locator("[data-field=stop]")).to_have_text("99.90")
+    ask_for("100.40")
+    expect(row.locator("[data-field=stop]")).to_have_text("100.40")
+    page.get_by_role("button", name="Stops").click()
+    expect(page.locator("#activity li:visible")).to_have_count(1)
+    expect(page.locator("#activity li:visible")).to_contain_text("stop moved to $100.40")
+
+
+def test_who_may_only_look_sees_the_position_without_buttons(engine: Server, chromium: Browser) -> None:
+    with browsing(chromium, complaints=[]) as window:
+        window.goto(engine.url)
+        window.get_by_label("User name").fill("viewer")
+        window.get_by_label("Password").fill("correct horse battery")
+        window.get_by_role("button", name="Sign in").click()
+        row = position(window, "AAPL")
+        assert row.get_by_role("button").count() == 0
+        assert window.get_by_role("button", name=re.compile("Halt|Flatten")).count() == 0
+        answer = window.request.post(
+            f"{engine.url}/api/positions/AAPL/close",
+            headers={"X-CSRFToken": window.locator("body").get_attribute("data-csrf") or ""},
+        )
+        assert answer.status == 403
+        expect(row).to_be_visible()
+
+
+def test_a_position_is_closed_after_a_question_and_the_rest_is_flattened(page: Page) -> None:
+    position(page, "TSLA")
+    row = position(page, "AAPL")
+    row.get_by_role("button", name="Close the position in AAPL").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("12 shares at about 101.00")
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(row).to_be_visible()
+    row.get_by_role("button", name="Close the position in AAPL").click()
+    dialog.get_by_role("button", name="Close at market").click()
+    expect(page.locator("#positions tbody tr")).to_have_count(1)
+    expect(page.locator("#activity")).to_contain_text("long closed: +$5.76 (manual)")
+    page.get_by_role("button", name="Flatten everything").click()
+    expect(dialog).to_contain_text("12 TSLA")
+    dialog.get_by_role("button", name="Halt and close all").click()
+    expect(page.locator("#positions-empty")).to_be_visible()
+    expect(page.locator(".notice")).to_contain_text("Trading is halted. Flattened by operator.")
+    expect(page.locator("#protection")).to_contain_text("Flat")
+
+
+def test_the_symbols_can_be_walked_through_with_the_keyboard(page: Page) -> None:
+    expect(page.locator("#chart-symbol")).to_have_text("AAPL")
+    expect(page.locator("#strategies > li")).to_have_count(2)
+    page.keyboard.press("j")
+    expect(page.locator("#chart-symbol")).to_have_text("TSLA")
+    expect(page.locator("#activity-symbol")).to_have_text("Only TSLA")
+    page.keyboard.press("k")
+    expect(page.locator("#chart-symbol")).to_have_text("AAPL")
+
+
+def test_the_activity_feed_can_be_narrowed_to_fills_and_to_one_symbol(page: Page) -> None:
+    lines = page.locator("#activity li:visible")
+    page.get_by_role("button", name="Fills", exact=True).click()
+    expect(lines.first).to_contain_text(re.compile("Bought|Sold|closed"))
+    both = lines.count()
+    page.get_by_role("button", name="Only AAPL").click()
+    expect(lines).not_to_have_count(both)
+    assert all("TSLA" not in text for text in lines.all_inner_texts())
+
+
+def test_the_dashboard_with_everything_on_it_fits_a_phone(
+    engine: Server, chromium: Browser, login: StorageState
+) -> None:
+    with browsing(chromium, PHONE, complaints=[], login=login) as window:
+        window.goto(engine.url)
+        expect(window.locator("#strategies > li")).to_have_count(2)
+        assert fits(window)
