@@ -7,7 +7,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check requirements venv base dev charts
+.PHONY: help setup run test check crash-points requirements venv base dev charts
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: dev charts  ## all that must hold before a change goes in: lint, types, i
 	@.ci/step "import contracts" .venv/bin/lint-imports
 	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
 	@.ci/step "tests" .venv/bin/pytest $(ARGS)
+
+crash-points: dev  ## kill the engine at every commit and broker call of all scripted days; ARGS="--day short" takes one
+	@.venv/bin/python -m tests.crash $(ARGS)
 
 requirements: dev  ## lock the newest allowed versions again (needs the network)
 	@$(LOCK) --upgrade requirements/base.in -o requirements/base.txt

@@ -15,6 +15,7 @@ from orders.events import (
     Rejected,
     Replaced,
     ReplaceRefused,
+    SubmitFailed,
     Submitted,
 )
 from orders.lifecycle import Order, OrderState, OrderType, Role, Side
@@ -647,6 +648,18 @@ def test_a_position_found_without_a_stop_gets_its_planned_one_at_once() -> None:
     assert (stop.role, stop.qty_requested, stop.stop_price) == (Role.STOP_LOSS, Decimal(12), Decimal("99.00"))
     assert floor.critical()
     assert floor.trader.portfolio.cash == Decimal(23_764)
+
+
+def test_a_stop_that_a_crash_kept_from_being_sent_is_placed_without_a_pause() -> None:
+    before = Floor()
+    entry = before.entry()
+    before.fill(entry, 12, "103")
+    (unsent,) = before.sent()
+    _, fill = held()
+    floor = restarted((before.trader.orders[entry.local_id], unsent), ((before.trader.orders[entry.local_id], fill),))
+    floor.fact(SubmitFailed, unsent, detail="never sent: the broker does not know it")
+    (stop,) = floor.sent()
+    assert (stop.role, stop.qty_requested, stop.stop_price) == (Role.STOP_LOSS, Decimal(12), Decimal("99.00"))
 
 
 def test_a_position_found_with_its_stop_is_left_alone() -> None:

@@ -21,7 +21,7 @@ from django.test import Client
 from algotrader.asgi import application
 from dashboard.consumers import LONGEST_OUTBOX, DashboardConsumer
 from tests.web.conftest import SYMBOLS, History
-from trading.live.broadcast import GROUP, Broadcaster
+from trading.live.broadcast import GROUP, UPDATES_PER_SECOND, Broadcaster
 from trading.messages import ActivityRecorded, ActivityType
 from trading.settings import TraderSettings
 from trading.trader import Trader
@@ -340,3 +340,16 @@ async def test_a_closed_page_leaves_nothing_running_and_is_forgotten(cookie: str
         await next_of(page, "snapshot")
     assert asyncio.all_tasks() <= before
     assert get_channel_layer().groups == {}
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_it_stops_also_when_news_come_at_that_very_moment(steps: int) -> None:
+    async with engine() as broadcaster:
+        sending = asyncio.create_task(broadcaster.run())
+        await asyncio.sleep(2 / UPDATES_PER_SECOND)  # what there was to say is said; it waits
+        broadcaster.changed()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait({sending}, timeout=SOON_SECONDS)
+        assert sending.cancelled()

@@ -64,7 +64,6 @@ class Broadcaster:
             "last_bar_at": None,
             "account_mode": account_mode,
             "detail": "",
-            "ledger_problem": "",
         }
 
     def attach(
@@ -160,11 +159,6 @@ class Broadcaster:
         self._connection |= {"status": status, "bar_stream": bars, "trade_stream": trade_updates, "detail": detail}
         self.changed()
 
-    def ledger(self, problem: str) -> None:
-        """Why the ledger cannot be written; empty once it can."""
-        self._connection["ledger_problem"] = problem
-        self.changed()
-
     def shutting_down(self) -> None:
         """The engine is about to stop."""
         self._connection["status"] = "shutting_down"
@@ -178,7 +172,9 @@ class Broadcaster:
         next_heartbeat = loop.time() + HEARTBEAT_SECONDS
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout=max(next_heartbeat - loop.time(), 0))
+                # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the news.
+                async with asyncio.timeout_at(next_heartbeat):
+                    await self._wake.wait()
             except TimeoutError:
                 next_heartbeat = loop.time() + HEARTBEAT_SECONDS
                 await self._send("heartbeat", {"server_time": timestamp(datetime.now(UTC))})

@@ -22,6 +22,7 @@ from trading.live.calls import RateLimiter
 from trading.simulator.lockstep import Lockstep
 
 if TYPE_CHECKING:
+    from trading.live import engine
     from trading.live.engine import Engine
     from trading.live.process import Options
 
@@ -45,7 +46,7 @@ class Place:
     clock: Callable[[], datetime]
     limiter: RateLimiter
     keep_clock: Callable[[], Coroutine[Any, Any, None]] | None = None
-    lockstep: Lockstep | None = None
+    lockstep: "engine.Lockstep | None" = None
     begin: "Callable[[Engine], Coroutine[Any, Any, None]] | None" = None
 
 

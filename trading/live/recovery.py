@@ -7,7 +7,7 @@ import structlog
 
 from orders import store as order_store
 from orders.events import Filled, SubmitFailed
-from orders.lifecycle import Order, OrderState
+from orders.lifecycle import Order, OrderState, Role
 from trading.broker import BrokerError, NotAuthorized, NotFound, OrderStatus
 from trading.logbook import Standing
 from trading.messages import (
@@ -31,7 +31,6 @@ LOOK_BACK = timedelta(hours=24)
 async def restore(engine: "Engine") -> None:
     """Gives the Trader what the ledger holds of this account, then reconciles; cash begins at the broker's figure."""
     orders, fills = await _open_in_ledger(engine)
-    await engine.remember([order.local_id for order in orders])
     await engine.tell(Restored(now=engine.clock(), orders=orders, fills=fills, cash=engine.trader.portfolio.cash))
     await reconcile(engine, is_start=True)
 
@@ -55,8 +54,8 @@ async def standing(engine: "Engine") -> Standing:
 async def _open_in_ledger(engine: "Engine") -> tuple[tuple[Order, ...], tuple[tuple[Order, Filled], ...]]:
     """Orders that can still change and those of open round trips, and the executions of these."""
     account_id = engine.trader.account_id
-    unfinished = await engine.writer.read(order_store.unfinished_orders, account_id)
-    round_trips = await engine.writer.read(order_store.open_round_trips, account_id)
+    unfinished = await engine.ledger.run(order_store.unfinished_orders, account_id)
+    round_trips = await engine.ledger.run(order_store.open_round_trips, account_id)
     fills = [(order, fill) for order, executions in round_trips for fill in executions]
     orders = {order.local_id: order for order in [*(order for order, _ in round_trips), *unfinished]}
     return tuple(orders.values()), tuple(fills)
@@ -74,7 +73,7 @@ async def reconcile(engine: "Engine", *, is_start: bool = False) -> None:
         for each in (status, *status.legs):
             known[each.client_order_id] = each
     for order in [order for order in engine.trader.orders.values() if not order.is_terminal]:
-        await _settle(engine, order, known)
+        await _settle(engine, order, known, is_start=is_start)
     findings = compare(
         positions=engine.trader.portfolio.positions,
         last_prices=engine.trader.last_prices,
@@ -95,8 +94,12 @@ async def reconcile(engine: "Engine", *, is_start: bool = False) -> None:
     )
 
 
-async def _settle(engine: "Engine", order: Order, known: dict[str, OrderStatus]) -> None:
-    """Works in what the broker says of one order of ours, asking for it by id if no list had it."""
+async def _settle(engine: "Engine", order: Order, known: dict[str, OrderStatus], *, is_start: bool) -> None:
+    """Works in what the broker says of one order of ours, asking for it by id if no list had it.
+
+    A stop or an exit of a dead process that the broker does not show is sent at once, under the id it has: shares wait
+    for it, and should the first request turn up after all, the broker refuses the second.
+    """
     found = [status for client_id, status in known.items() if client_id.startswith(order.local_id)]
     if not found:
         try:
@@ -107,6 +110,8 @@ async def _settle(engine: "Engine", order: Order, known: dict[str, OrderStatus])
                     local_id=order.local_id, at=engine.clock(), detail="never sent: the broker does not know it"
                 )
                 await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
+            elif is_start and order.state is OrderState.SUBMITTED and order.role is not Role.ENTRY:
+                engine.spawn(engine.desk.send(order))
             else:
                 engine.desk.settle_unknown(order)
             return

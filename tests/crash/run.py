@@ -1,0 +1,259 @@
+"""Kills the engine at every point of scripted days: `python -m tests.crash [--day NAME] [--jobs N]`.
+
+Everything is imported once; market and engines are forked from this process, which never opens a database, a socket or
+a thread before it forks.
+"""
+
+import argparse
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from orders import models as order_models
+from tests import databases
+from tests.crash import engine, invariants, market, points
+from tests.crash.days import DAYS, Day
+from tests.crash.points import Point
+
+PATIENCE_SECONDS = 180.0  # an order in doubt takes half a minute, a busy machine five times as long
+MOST_LIVES = 6
+MOST_OUTPUT = 12_000  # characters of a log that are shown
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came of one day with one kill (none: `fatal` is None)."""
+
+    day: str
+    fatal: Point | None
+    problems: list[str] = field(default_factory=list)
+    come_by: list[Point] = field(default_factory=list)
+    trades: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    output: str = ""
+
+
+def main() -> int:
+    """Prints every point that failed and how many passed; 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--day", action="append", choices=sorted(DAYS), help="default: all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--list", action="store_true", help="print the points and kill nothing")
+    parser.add_argument("--point", type=int, help="only the point of that number")
+    parser.add_argument("--output", action="store_true", help="print what the engines of a failed point said")
+    options = parser.parse_args()
+    faulthandler.enable()  # a process that hangs is ended with SIGABRT and says where it was
+    _warm_up()
+    folder = Path(tempfile.mkdtemp(prefix="algotrader-crash-"))
+    try:
+        _in_child(lambda: _migrate(folder / engine.LEDGER))
+        failures = 0
+        for name in options.day or DAYS:
+            failures += _day(DAYS[name], folder, options)
+        return 1 if failures else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _day(day: Day, folder: Path, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    whole = run_day(day, folder, None)
+    if whole.problems:
+        _say(f"{day.name}: the day itself fails: {'; '.join(whole.problems)}\n{whole.output}")
+        return 1
+    if options.list:
+        for number, point in enumerate(whole.come_by):
+            _say(f"{day.name} {number}: {point}")
+        return 0
+    chosen = whole.come_by if options.point is None else [whole.come_by[options.point]]
+    passed = 0
+    seconds: list[float] = []
+    with get_context("fork").Pool(options.jobs) as pool:
+        for outcome in pool.imap_unordered(_killed, [(day.name, str(folder), point) for point in chosen]):
+            passed += not outcome.problems
+            seconds.append(outcome.seconds)
+            if outcome.problems:
+                number = whole.come_by.index(outcome.fatal) if outcome.fatal else 0
+                _say(f"{day.name} {number}: killed {outcome.fatal}: {'; '.join(outcome.problems)}")
+                if options.output:
+                    _say(outcome.output)
+    commits = sum(point.what.startswith("commit") for point in chosen)
+    _say(
+        f"{day.name}: {passed} of {len(chosen)} crash points passed ({commits} at commits, {len(chosen) - commits} at "
+        f"broker calls; {whole.events} events, {whole.trades} trades a day), {time.monotonic() - started:.0f} s, "
+        f"{sum(seconds) / len(seconds):.1f} s a point"
+    )
+    return len(chosen) - passed
+
+
+def _killed(task: tuple[str, str, Point]) -> Outcome:
+    name, folder, point = task
+    return run_day(DAYS[name], Path(folder), point)
+
+
+def run_day(day: Day, templates: Path, fatal: Point | None) -> Outcome:
+    """One day from its start to quiescence: engines until one has seen the end of it, then what must hold."""
+    outcome = Outcome(day=day.name, fatal=fatal)
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="point-", dir=templates))
+    shutil.copyfile(templates / engine.LEDGER, folder / engine.LEDGER)
+    market_pid = _fork(lambda: market.run(day, folder))
+    try:
+        _wait_for(folder / market.ADDRESS, market_pid)
+        _live(day, folder, fatal, outcome)
+    except Failed as failure:
+        outcome.problems.append(str(failure))
+    finally:
+        os.kill(market_pid, signal.SIGTERM)
+        market_status = _status(market_pid)
+    if market_status:
+        outcome.problems.append(f"the market ended with {market_status}")
+    if not outcome.problems:
+        _in_child(lambda: _check(folder))
+        told = json.loads((folder / "checked").read_text())
+        outcome.problems, outcome.trades, outcome.events = told["problems"], told["trades"], told["events"]
+        if fatal is None and outcome.trades != day.trades:
+            outcome.problems.append(f"{outcome.trades} trades were made, not {day.trades}")
+    if outcome.problems:
+        outcome.output = "\n".join(
+            f"--- {log.name}\n{log.read_text()[-12000:]}" for log in sorted(folder.glob("*.log"))
+        )
+    outcome.seconds = time.monotonic() - started
+    shutil.rmtree(folder)
+    return outcome
+
+
+class Failed(Exception):
+    """The day could not be brought to its end."""
+
+
+def _live(day: Day, folder: Path, fatal: Point | None, outcome: Outcome) -> None:
+    """Engine after engine until one has stopped as it should after the last minute."""
+    seen: Counter[str] = Counter()
+    before: dict[str, list[tuple[object, ...]]] = {}
+    was_killed = False
+    for life in range(MOST_LIVES):
+        log = folder / f"engine-{life}.points"
+        point = None if was_killed else fatal
+        pid = _fork(partial(engine.run, day, folder, log, point, seen))
+        status = _status(pid)
+        rows = invariants.history(folder / engine.LEDGER)
+        for table, old in before.items():
+            if rows[table][: len(old)] != old:
+                raise Failed(f"I4 rows of {table} have changed")
+        before = rows
+        come_by = points.read(log)
+        if not was_killed:
+            outcome.come_by += come_by
+            seen.update(point.what for point in come_by if not point.is_after)
+        if status == -signal.SIGKILL and fatal is not None and not was_killed:
+            was_killed = True
+        elif status:
+            raise Failed(f"I6 engine {life} ended with {status}")
+        elif (folder / market.OVER).exists():
+            if fatal is not None and not was_killed:
+                raise Failed("the point was never come by")
+            return
+    raise Failed(f"after {MOST_LIVES} engines the day was not over")
+
+
+def _check(folder: Path) -> int:
+    engine.use_ledger(folder)
+    account_id = "simulator:CRASH"
+    problems = invariants.violations(account_id, folder / market.ACCOUNT, market.CAPITAL)
+    if (folder / market.NAKED).exists():
+        problems += [f"I1 {line}" for line in (folder / market.NAKED).read_text().splitlines()]
+    told = {
+        "problems": problems,
+        "trades": order_models.Trade.objects.count(),
+        "events": order_models.OrderEvent.objects.count(),
+    }
+    (folder / "checked").write_text(json.dumps(told))
+    return 0
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def _warm_up() -> None:
+    """Imports what the engine and the market import when they start, so that no child has to."""
+    import trading.live.alpaca_requests
+    import trading.live.alpaca_streams
+    import trading.simulator.opening  # noqa: F401
+    from trading.live import calendar
+    from trading.market import Session
+
+    session: Session | None = calendar.session_on(DAYS["short"].start.date())
+    assert session is not None
+
+
+def _migrate(path: Path) -> int:
+    databases.migrated_sqlite(path)
+    return 0
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """A child that does the work and ends with its result."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        status = work()
+    except BaseException:  # noqa: BLE001 - a forked child must never go on in its parent's code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _in_child(work: Callable[[], int]) -> None:
+    status = _status(_fork(work))
+    if status:
+        raise Failed(f"a step ended with {status}")
+
+
+def _status(pid: int) -> int:
+    """A child's exit status, negative for the signal that killed it; one that lives too long says where it is first."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    signals = [signal.SIGUSR1, signal.SIGABRT, signal.SIGKILL]
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(pid, signals.pop(0))
+            deadline = time.monotonic() + 1
+        time.sleep(0.005)
+
+
+def _wait_for(path: Path, pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline or not _is_alive(pid):
+            raise Failed("the market does not start")
+        time.sleep(0.005)
+
+
+def _is_alive(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
