@@ -12,6 +12,7 @@ urlpatterns = [
     path("orders/", views.orders, name="orders"),
     path("orders/<uuid:local_id>/", views.order, name="order"),
     path("trades/", views.trades, name="trades"),
+    path("trades/<uuid:trade_id>/", views.trade, name="trade"),
     path("trades.csv", views.trades_csv, name="trades-csv"),
     path("backtests/", views.backtests, name="backtests"),
     path("backtests/new/", backtest_views.new_backtest, name="backtest-new"),

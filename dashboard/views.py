@@ -1,6 +1,6 @@
 """The pages. What they show comes from the stores; what they do goes through the API."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -10,24 +10,32 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
-from dashboard import store
+from dashboard import flight, store
 from dashboard.api import current_snapshot
 from orders import store as order_store
 from orders.api import TradeOut
+from orders.lifecycle import OrderState, Role
 from orders.portfolio import Trade
 from orders.store import RecordedTrade
+from risk.roles import Role as Trust
+from risk.roles import role_of
 from trading import store as trading_store
 from trading.api import current_account, start_of, trades_as_csv
 from trading.settings import strategy_parameters
+from trading.strategy import Strategy
 
 ZERO = Decimal(0)
 ROWS = 50
+LONGEST_NOTE = 2000
+EXIT_REASONS = ("stop_loss", "trailing_stop", "max_run", "end_of_day", "end_of_data", "manual")
+RESULTS = ("winners", "losers")
 
 
 @require_safe
@@ -60,12 +68,22 @@ def orders(request: HttpRequest) -> HttpResponse:
     """All orders, newest first, in pages; or those that came of one signal."""
     account_id, signal = current_account(), _uuid(request, "signal")
     symbol, page = _symbol(request), _page_number(request)
+    role, state = _one_of(request, "role", Role), _one_of(request, "state", OrderState)
+    start_date, end_date = _date(request, "from"), _date(request, "to")
     unfinished_only = request.GET.get("show") == "working"
     if signal:
         found = order_store.orders_by_correlation(account_id, signal)
     else:
         found = order_store.recent_orders(
-            account_id, symbol=symbol, unfinished_only=unfinished_only, limit=ROWS + 1, offset=(page - 1) * ROWS
+            account_id,
+            symbol=symbol,
+            role=role,
+            state=state,
+            since=start_of(start_date) if start_date else None,
+            until=start_of(end_date + timedelta(days=1)) if end_date else None,
+            unfinished_only=unfinished_only,
+            limit=ROWS + 1,
+            offset=(page - 1) * ROWS,
         )
     return _list(
         request,
@@ -75,6 +93,10 @@ def orders(request: HttpRequest) -> HttpResponse:
             "symbol": symbol,
             "signal": signal,
             "unfinished_only": unfinished_only,
+            "roles": Role,
+            "states": OrderState,
+            "asked": {"role": role, "state": state, "from": start_date, "to": end_date},
+            "is_filtered": bool(symbol or role or state or start_date or end_date or unfinished_only),
             "first_row": (page - 1) * ROWS + 1,
             "last_row": (page - 1) * ROWS + len(found[:ROWS]),
             "earlier": _with_page(request, page + 1) if len(found) > ROWS else "",
@@ -86,12 +108,12 @@ def orders(request: HttpRequest) -> HttpResponse:
 @require_safe
 @login_required
 def order(request: HttpRequest, local_id: UUID) -> HttpResponse:
-    """One order, everything that happened to it, and the other orders of its signal."""
+    """One order's flight recorder: why, what was checked, what was sent, what came back, and what became of it."""
     account_id = current_account()
     shown = order_store.find_order(account_id, str(local_id))
     if shown is None:
         raise Http404(f"There is no order {local_id} on this account.")
-    others = order_store.orders_by_correlation(account_id, shown.correlation_id)
+    events = order_store.events_of(account_id, str(local_id))
     return _page(
         request,
         "dashboard/order.html",
@@ -99,9 +121,12 @@ def order(request: HttpRequest, local_id: UUID) -> HttpResponse:
         {
             "title": f"{shown.symbol} {shown.role.replace('_', ' ')}",
             "order": shown,
-            "events": order_store.events_of(account_id, str(local_id)),
-            "others": [other for other in others if other.local_id != shown.local_id],
+            "steps": flight.steps(events),
+            "submission_ms": flight.submission_ms(events),
+            "moves": flight.stop_moves(events),
+            "family": order_store.orders_by_correlation(account_id, shown.correlation_id),
             "decisions": trading_store.decisions(account_id, correlation_id=shown.correlation_id),
+            "trades": order_store.trades_by_correlation(account_id, shown.correlation_id),
         },
     )
 
@@ -120,12 +145,51 @@ def trades(request: HttpRequest) -> HttpResponse:
             "trades": page.object_list,
             "summary": _summary([each.trade for each in found]),
             "filter": asked,
+            "strategies": sorted(Strategy.registry),
+            "reasons": EXIT_REASONS,
             "csv_query": _query(request, without="page"),
             "first_row": page.start_index(),
             "last_row": page.end_index(),
             "rows": len(found),
             "earlier": _with_page(request, page.next_page_number()) if page.has_next() else "",
             "later": _with_page(request, page.previous_page_number()) if page.has_previous() else "",
+        },
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def trade(request: HttpRequest, trade_id: UUID) -> HttpResponse:
+    """One trade on its chart, with its orders and what people noted; a POST adds a note."""
+    account_id = current_account()
+    shown = order_store.find_trade(account_id, str(trade_id))
+    if shown is None:
+        raise Http404(f"There is no trade {trade_id} on this account.")
+    error = ""
+    if request.method == "POST":
+        if role_of(request.user) < Trust.TRADER:
+            raise PermissionDenied("Only traders may write notes.")
+        note = request.POST.get("note", "").strip()
+        if 0 < len(note) <= LONGEST_NOTE:
+            order_store.add_note(shown.trade_id, note)
+            return redirect("trade", trade_id=trade_id)
+        error = f"A note has from 1 to {LONGEST_NOTE} characters; this one has {len(note)}."
+    chart = flight.trade_chart(account_id, shown)
+    trade = shown.trade
+    return _page(
+        request,
+        "dashboard/trade.html",
+        "trades",
+        {
+            "title": f"{trade.symbol} {trade.side}",
+            "each": shown,
+            "trade": trade,
+            "chart": chart,
+            "excursions": flight.excursions(trade, chart["candles"]),
+            "multiple": trade.pnl / trade.planned_risk if trade.planned_risk else None,
+            "family": order_store.orders_by_correlation(account_id, trade.correlation_id),
+            "error": error,
+            "longest_note": LONGEST_NOTE,
         },
     )
 
@@ -204,19 +268,38 @@ class _TradeFilter:
     symbol: str
     start_date: date | None
     end_date: date | None
+    strategy: str
+    exit_reason: str
+    result: str
 
     @classmethod
     def of(cls, request: HttpRequest) -> "_TradeFilter":
-        return cls(symbol=_symbol(request), start_date=_date(request, "from"), end_date=_date(request, "to"))
+        return cls(
+            symbol=_symbol(request),
+            start_date=_date(request, "from"),
+            end_date=_date(request, "to"),
+            strategy=request.GET.get("strategy", ""),
+            exit_reason=_one_of(request, "reason", EXIT_REASONS),
+            result=_one_of(request, "result", RESULTS),
+        )
 
     @property
     def is_set(self) -> bool:
-        return bool(self.symbol or self.start_date or self.end_date)
+        return bool(self.symbol or self.start_date or self.end_date or self.strategy or self.exit_reason or self.result)
 
     def trades(self) -> Sequence[RecordedTrade]:
+        found = self._recorded()
+        if not self.result:
+            return found
+        wins = self.result == "winners"
+        return [each for each in found if each.trade.pnl and (each.trade.pnl > 0) == wins]
+
+    def _recorded(self) -> Sequence[RecordedTrade]:
         return order_store.recent_trades(
             current_account(),
             symbol=self.symbol,
+            strategy=self.strategy,
+            exit_reason=self.exit_reason,
             since=start_of(self.start_date) if self.start_date else None,
             until=start_of(self.end_date + timedelta(days=1)) if self.end_date else None,
             limit=None,
@@ -226,12 +309,14 @@ class _TradeFilter:
 def _summary(found: Sequence[Trade]) -> dict[str, Any]:
     wins = [trade.pnl for trade in found if trade.pnl > 0]
     losses = [trade.pnl for trade in found if trade.pnl < 0]
+    multiples = [trade.pnl / trade.planned_risk for trade in found if trade.planned_risk]
     return {
         "trades": len(found),
         "pnl": sum((trade.pnl for trade in found), ZERO) if found else None,
         "win_rate": len(wins) / len(found) if found else None,
         "average_win": sum(wins, ZERO) / len(wins) if wins else None,
         "average_loss": sum(losses, ZERO) / len(losses) if losses else None,
+        "average_multiple": sum(multiples, ZERO) / len(multiples) if multiples else None,
         "profit_factor": sum(wins, ZERO) / -sum(losses, ZERO) if losses else None,
     }
 
@@ -248,6 +333,12 @@ def _page(request: HttpRequest, template: str, section: str, context: dict[str, 
 
 def _symbol(request: HttpRequest) -> str:
     return request.GET.get("symbol", "").strip().upper()
+
+
+def _one_of(request: HttpRequest, name: str, allowed: Iterable[str]) -> str:
+    """What is asked for, if there is such a thing."""
+    asked = request.GET.get(name, "")
+    return asked if asked in list(allowed) else ""
 
 
 def _date(request: HttpRequest, name: str) -> date | None:

@@ -33,13 +33,17 @@ class UnfaithfulRecord(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """A row of `order_event`: the order's states before and after `fact`, and when it was written by the wall clock."""
+    """A row of `order_event`: the order's states before and after `fact`, and when it was written by the wall clock.
+
+    `broker_id` and `stop_price` are the order's after it.
+    """
 
     id: int
     event_type: str
     old_state: str | None
     new_state: str
     broker_id: str | None
+    stop_price: Decimal | None
     fact: Fact
     recorded_real_at: datetime
 
@@ -215,10 +219,21 @@ def rebuild(account_id: str) -> list[Order]:
 
 @transaction.atomic
 def recent_orders(
-    account_id: str, *, symbol: str = "", unfinished_only: bool = False, limit: int = 100, offset: int = 0
+    account_id: str,
+    *,
+    symbol: str = "",
+    role: str = "",
+    state: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    unfinished_only: bool = False,
+    limit: int = 100,
+    offset: int = 0,
 ) -> list[Order]:
-    """Orders, newest first."""
-    rows = models.OrderState.objects.filter(account_id=account_id, **({"symbol": symbol} if symbol else {}))
+    """Orders created from `since` to before `until`, newest first."""
+    rows = models.OrderState.objects.filter(account_id=account_id)
+    wanted = {"symbol": symbol, "role": role, "state": state, "created_at__gte": since, "created_at__lt": until}
+    rows = rows.filter(**{name: value for name, value in wanted.items() if value})
     if unfinished_only:
         rows = rows.exclude(state__in=[str(state) for state in TERMINAL])
     return [load_order(row) for row in rows.order_by("-id")[offset : offset + limit]]
@@ -235,6 +250,7 @@ def events_of(account_id: str, local_id: str) -> list[RecordedEvent]:
             old_state=row.old_state,
             new_state=row.new_state,
             broker_id=row.broker_id,
+            stop_price=row.stop_price,
             fact=_fact(row),
             recorded_real_at=row.recorded_real_at,
         )
@@ -243,10 +259,39 @@ def events_of(account_id: str, local_id: str) -> list[RecordedEvent]:
 
 
 @transaction.atomic
+def find_trade(account_id: str, trade_id: str) -> RecordedTrade | None:
+    """The trade of that id, with its notes."""
+    rows = models.Trade.objects.filter(account_id=account_id, trade_id=trade_id).prefetch_related("notes")
+    row = rows.first()
+    return _recorded_trade(row) if row else None
+
+
+@transaction.atomic
+def trades_by_correlation(account_id: str, correlation_id: str) -> list[RecordedTrade]:
+    """The trades that came of one signal, oldest first; a corrected one only as its correction."""
+    rows = models.Trade.objects.filter(account_id=account_id, correlation_id=correlation_id, correction__isnull=True)
+    return [_recorded_trade(row) for row in rows.order_by("id").prefetch_related("notes")]
+
+
+@transaction.atomic
+def add_note(trade_id: str, note: str) -> None:
+    """Keeps what somebody has to say about a trade."""
+    models.TradeNote.objects.create(trade_id=trade_id, note=note)
+
+
+@transaction.atomic
+def fills_of(account_id: str, local_id: str) -> list[Filled]:
+    """The executions of one order, in order."""
+    return [event.fact for event in events_of(account_id, local_id) if isinstance(event.fact, Filled)]
+
+
+@transaction.atomic
 def recent_trades(
     account_id: str,
     *,
     symbol: str = "",
+    strategy: str = "",
+    exit_reason: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
     limit: int | None = 100,
@@ -254,12 +299,9 @@ def recent_trades(
 ) -> list[RecordedTrade]:
     """Trades closed from `since` to before `until`, latest exit first; a corrected trade only as its correction."""
     rows = models.Trade.objects.filter(account_id=account_id, correction__isnull=True).prefetch_related("notes")
-    if symbol:
-        rows = rows.filter(symbol=symbol)
-    if since is not None:
-        rows = rows.filter(exit_at__gte=since)
-    if until is not None:
-        rows = rows.filter(exit_at__lt=until)
+    wanted = {"symbol": symbol, "strategy": strategy, "exit_reason": exit_reason}
+    wanted_times = {"exit_at__gte": since, "exit_at__lt": until}
+    rows = rows.filter(**{name: value for name, value in {**wanted, **wanted_times}.items() if value})
     rows = rows.order_by("-exit_at", "-id")
     return [_recorded_trade(row) for row in rows[offset : None if limit is None else offset + limit]]
 

@@ -101,6 +101,22 @@ def duration(seconds: int) -> str:
 
 
 @register.filter
+def milliseconds(value: float | None) -> str:
+    """A latency: 12 ms, 1.25 s."""
+    if value is None:
+        return NOTHING
+    if value < 10_000:
+        return f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms"
+    return f"{value / 1000:,.1f} s" if value < 600_000 else duration(int(value / 1000))
+
+
+@register.filter
+def multiple(value: SupportsFloat | None) -> str:
+    """A profit as a multiple of the planned risk: +1.25 R."""
+    return NOTHING if value is None else f"{_with_plus(float(value), f'{abs(float(value)):.2f}')} R"
+
+
+@register.filter
 def words(name: str) -> str:
     """A name of the database as words: `stop_loss` is Stop loss."""
     return name.replace("_", " ").capitalize()

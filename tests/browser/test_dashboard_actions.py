@@ -132,6 +132,27 @@ def test_a_position_is_closed_after_a_question_and_the_rest_is_flattened(page: P
     expect(page.locator("#protection")).to_contain_text("Flat")
 
 
+def test_the_flight_recorder_tells_signal_checks_requests_and_stop_moves(page: Page) -> None:
+    page.goto(f"{page.url}orders/?role=stop_loss&symbol=AAPL")
+    page.locator("#results tbody tr").first.get_by_role("link").click()
+    expect(page.get_by_role("region", name="Signal", exact=True)).to_contain_text("needed: below 2.0 %")
+    expect(page.get_by_role("region", name="Risk checks").locator("li")).to_have_count(11)
+    expect(page.get_by_role("region", name="Stop moves")).to_contain_text("99.90100.40Replaced")
+    expect(page.locator(".timeline")).to_contain_text("Sell 12 AAPL, stop at 99.90, GTC")
+    expect(page.get_by_role("region", name="Resulting trade")).to_contain_text("+$5.76")
+
+
+def test_a_trade_is_drawn_with_its_entry_exit_and_stop_and_takes_a_note(page: Page) -> None:
+    page.goto(f"{page.url}trades/?symbol=AAPL")
+    page.get_by_role("link", name="AAPL").click()
+    expect(page.locator("#trade-chart canvas").first).to_be_visible()
+    drawn = page.locator("#trade-chart").get_attribute("aria-label")
+    assert drawn == "AAPL from entry at 100.51 to exit at 100.99; stop 99.90, stop 100.40, stop 100.40"
+    page.get_by_label("Add a note").fill("closed by hand, to see it happen")
+    page.get_by_role("button", name="Keep note").click()
+    expect(page.locator(".notes")).to_contain_text("to see it happen")
+
+
 def test_the_symbols_can_be_walked_through_with_the_keyboard(page: Page) -> None:
     expect(page.locator("#chart-symbol")).to_have_text("AAPL")
     expect(page.locator("#strategies > li")).to_have_count(2)

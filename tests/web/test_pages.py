@@ -12,7 +12,8 @@ from django.views.defaults import server_error
 
 from backtests.models import BacktestRun, BacktestTrade
 from dashboard.templatetags import figures
-from tests.db.samples import at, order, record_trade, record_working, trade, uuid_of
+from orders.events import Replaced, ReplaceRequested
+from tests.db.samples import at, order, record, record_trade, record_working, trade, uuid_of
 from tests.web.conftest import History, start_run
 
 PAGES = ("/", "/orders/", "/trades/", "/trades.csv", "/backtests/")
@@ -131,11 +132,59 @@ def test_a_filter_changed_in_the_page_brings_the_results_alone(page: Client, his
 
 def test_an_order_tells_its_story_and_names_the_others_of_its_signal(page: Client, history: History) -> None:
     text = text_of(page, f"/orders/{history.held.local_id}/")
-    story = ("Created", "Submitted", "Accepted", "Fill Filled", "10 shares at 100.03")
+    story = ("What happened", "Created", "Submitted", "Accepted", "Fill Filled", "10 shares at 100.03")
+    text = text[text.index("What happened") :]
     places = [text.index(part) for part in story]
     assert places == sorted(places)
     assert "2026-03-02 09:50:00" in text  # 20 minutes after the open, in New York
     assert f"/orders/{history.protection.local_id}/" in page.get(f"/orders/{history.held.local_id}/").content.decode()
+
+
+def test_orders_can_be_narrowed_by_kind_state_and_day(page: Client, history: History) -> None:
+    def shown(query: str) -> set[str]:
+        html = page.get(f"/orders/?{query}").content.decode()
+        return set(re.findall(r'href="/orders/([0-9a-f-]{36})/"', html))
+
+    assert shown("role=stop_loss") == {uuid_of("stop"), history.protection.local_id}
+    assert shown("state=submitted") == {history.submitted.local_id}
+    assert shown("from=2026-03-03") == set()
+    assert len(shown("from=2026-03-02&to=2026-03-02")) == 5
+    assert len(shown("role=nonsense&state=drop&from=x")) == 5
+
+
+def test_a_stops_moves_are_told_with_the_time_that_the_broker_took(page: Client, history: History) -> None:
+    stop_id = history.protection.local_id
+    asked = record(
+        history.protection, ReplaceRequested(local_id=stop_id, at=at(22), number=1, stop_price=Decimal("99.80"))
+    )
+    moved = Replaced(
+        local_id=stop_id, at=at(22), broker_id="b2", old_broker_id=asked.broker_id or "", stop_price=Decimal("99.80")
+    )
+    record(asked, moved)
+    text = text_of(page, f"/orders/{stop_id}/")
+    assert "Stop moves 1 Asked From To Answer Took 09:52:00 99.50 99.80 Replaced 0.0 ms" in text
+    assert "No signal recorded" in text
+
+
+def test_an_order_leads_to_the_trade_that_it_became(page: Client, history: History) -> None:
+    html = page.get(f"/orders/{history.entry.local_id}/").content.decode()
+    assert f"/trades/{history.trade_id}/" in html
+    text = text_of(page, f"/trades/{history.trade_id}/")
+    assert "−$5.20 −0.52% Of the risk −1.02 R of $5.10" in text  # noqa: RUF001
+    assert "No candles are kept of this trade" in text
+
+
+def test_a_trader_notes_something_about_a_trade_and_a_viewer_reads_it(
+    page: Client, onlooker: Client, history: History
+) -> None:
+    address = f"/trades/{history.trade_id}/"
+    assert page.post(address, {"note": "  chased the open  "}).status_code == 302
+    assert "chased the open" in text_of(onlooker, address)
+    assert "Add a note" not in text_of(onlooker, address)
+    assert onlooker.post(address, {"note": "me too"}).status_code == 403
+    assert "A note has from 1 to 2000 characters; this one has 0." in page.post(address, {"note": " "}).content.decode()
+    assert "chased the open" in page.get("/trades.csv").content.decode()
+    assert page.get(f"/trades/{uuid_of('nobody')}/").status_code == 404
 
 
 def test_another_accounts_order_is_not_shown(page: Client, history: History) -> None:
@@ -145,7 +194,7 @@ def test_another_accounts_order_is_not_shown(page: Client, history: History) -> 
 
 
 def test_a_trade_leads_to_the_orders_of_its_signal(page: Client, history: History) -> None:
-    (link,) = re.findall(r'href="(/orders/\?signal=[^"]+)"', page.get("/trades/").content.decode())
+    (link,) = re.findall(r'href="(/trades/[^"]{36}/)"', page.get("/trades/").content.decode())
     html = page.get(link).content.decode()
     assert history.entry.local_id in html
     assert history.held.local_id not in html
@@ -158,6 +207,8 @@ def test_the_ledger_shows_trades_with_their_sums(page: Client, history: History)
     record_trade(trade("winner", symbol="TSLA", pnl=Decimal("10.40"), exit_at=at(60), exit_reason="max_run"))
     text = text_of(page, "/trades/")
     assert "Profit and loss +$5.20 Trades 2 Winners 50.0% Average win +$10.40 Average loss −$5.20" in text  # noqa: RUF001
+    assert "Average +0.51 R" in text  # -5.20 and 10.40, each of 5.10 at risk
+    text = text[text.index("Closed trades") :]
     assert text.index("Max run") < text.index("Stop loss")  # the latest exit first
 
 
@@ -195,6 +246,18 @@ def test_the_csv_has_every_trade_of_the_filter_exactly(page: Client, history: Hi
         "2026-03-02T14:31:00.000000Z", "2026-03-02T14:35:00.000000Z", "-5.2",
     ]  # fmt: skip
     assert page.get("/trades.csv?symbol=tsla").content.decode().splitlines() == [header]
+
+
+def test_trades_can_be_narrowed_to_winners_reason_and_strategy_and_so_is_the_csv(
+    page: Client, history: History
+) -> None:
+    record_trade(trade("winner", symbol="TSLA", pnl=Decimal("10.40"), exit_at=at(60), exit_reason="max_run"))
+    for query, symbols in (
+        ("result=winners", {"TSLA"}), ("result=losers", {"AAPL"}), ("reason=max_run", {"TSLA"}),
+        ("strategy=velez", {"AAPL", "TSLA"}), ("strategy=nobody", set()), ("result=rubbish", {"AAPL", "TSLA"}),
+    ):  # fmt: skip
+        rows = page.get(f"/trades.csv?{query}").content.decode().splitlines()[1:]
+        assert {row.split(",")[2] for row in rows} == symbols, query
 
 
 # --- backtests --------------------------------------------------------------------------------------------------------

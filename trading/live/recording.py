@@ -163,6 +163,19 @@ def candles(
     return [found[timestamp] for timestamp in sorted(found)][-limit:]
 
 
+def candles_between(
+    run_id: int, symbol: str, *, strategy: str, first: date, last: date, data_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """One strategy's candles of a symbol from a New York date to another, both included, as `candles` shows them."""
+    found: dict[str, dict[str, Any]] = {}
+    for day in _days(_run_folder(data_dir, run_id)):
+        if first <= date.fromisoformat(day.name) <= last:
+            for row in map(_shown_candle, _rows(day / CANDLES, symbol)):
+                if row is not None and row["strategy"] == strategy:
+                    found[row["timestamp"]] = row
+    return [found[timestamp] for timestamp in sorted(found)]
+
+
 def bars(run_id: int, symbol: str, day: date, *, data_dir: Path | None = None) -> list[RecordedBar]:
     """Every bar of the symbol that the run's strategies were given in a New York session, exact, as they came."""
     rows = _rows(_run_folder(data_dir, run_id) / day.isoformat() / BARS, symbol)

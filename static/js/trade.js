@@ -1,0 +1,7 @@
+// The chart of one trade.
+
+import { StoryChart } from "./candles.js";
+
+const chart = new StoryChart(document.getElementById("trade-chart"));
+chart.draw(JSON.parse(document.getElementById("trade-chart-data").textContent));
+chart.fit();
