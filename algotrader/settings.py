@@ -108,6 +108,9 @@ def database_at(url: str, *, busy_timeout_ms: int) -> dict[str, Any]:
     options = database.setdefault("OPTIONS", {})
     if database["ENGINE"] == "django.db.backends.postgresql":
         options["pool"] = {"min_size": 1, "max_size": 10, "timeout": 5}
+        database["CONN_HEALTH_CHECKS"] = (
+            True  # a connection that a restart of the server cut is replaced, not handed out
+        )
         return database
     database["NAME"] = str(ROOT / database["NAME"])
     options |= {

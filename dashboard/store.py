@@ -190,6 +190,7 @@ def _connection(session: TradingSession | None, last_candles: Mapping[str, Mappi
         "last_bar_at": last_bar,
         "account_mode": shown_mode(),
         "detail": "",
+        "ledger_problem": "",
         "market_open": False,
         "session_open": timestamp(session.opens_at) if session and session.opens_at else None,
         "session_close": timestamp(session.closes_at) if session and session.closes_at else None,

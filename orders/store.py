@@ -91,6 +91,13 @@ def record_order(
 
 
 @transaction.atomic
+def is_recorded(order: Order, *, account_id: str, recorded_real_at: datetime) -> bool:
+    """Whether the change that made the order what it is was written down, at that moment of the wall clock."""
+    events = models.OrderEvent.objects.filter(order_local__local_id=order.local_id, version=order.version)
+    return events.filter(account_id=account_id, recorded_real_at=recorded_real_at).exists()
+
+
+@transaction.atomic
 def record_trade(
     trade: Trade,
     *,
@@ -152,6 +159,16 @@ def open_round_trips(account_id: str) -> list[tuple[Order, list[Filled]]]:
     runs = groupby(events.order_by("id"), key=lambda event: event.order_local_id)
     executed = [(orders[local_id], [_filled(event) for event in run]) for local_id, run in runs]
     return executed + [(order, []) for order in orders.values() if not order.qty_filled]
+
+
+@transaction.atomic
+def facts_of(account_id: str, local_ids: Iterable[str]) -> dict[str, list[Fact]]:
+    """Everything that happened to these orders, by local id, in order."""
+    found: dict[str, list[Fact]] = {local_id: [] for local_id in local_ids}
+    rows = models.OrderEvent.objects.filter(account_id=account_id, order_local__local_id__in=list(found))
+    for row in rows.order_by("order_local_id", "version"):
+        found[row.order_local_id].append(_fact(row))
+    return found
 
 
 @transaction.atomic

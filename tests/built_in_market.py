@@ -72,8 +72,9 @@ class Conductor:
         capital: str = "25000",
         multiplier: int = 1,
         path: Path | None = None,
+        patience_seconds: float = 30,
     ) -> None:
-        self.lockstep = Lockstep(timeout_seconds=30)
+        self.lockstep = Lockstep(timeout_seconds=patience_seconds)
         self.market = Market(
             bars=source or ScriptedBars(*bars),
             account_number="TEST",

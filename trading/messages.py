@@ -150,6 +150,18 @@ class ShuttingDown(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLost(Event):
+    """What is decided from now on may not be in the ledger: no entries, no trailing; protection and exits go on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRegained(Event):
+    """The ledger has everything again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRequested(Event):
     """Close one position at market, or all of them when `symbol` is empty, and cancel working entries there."""
 

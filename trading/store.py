@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from orders import store as order_store
 from orders.encoding import encode
 from orders.fields import utc_now
 from risk import store as risk_store
 from trading import models
+from trading.batch import Batch
 from trading.messages import (
     ActivityRecorded,
     ActivityType,
@@ -32,6 +33,8 @@ from trading.messages import (
 LEASE_LIFE = timedelta(seconds=15)
 REQUEST_LIFE = timedelta(seconds=60)
 NEW_YORK = ZoneInfo("America/New_York")
+# The ledger can be written, but holds something else than what the records build upon.
+DOES_NOT_FIT = (order_store.StaleOrder, order_store.UnfaithfulRecord, IntegrityError)
 
 
 class NoLiveEngine(Exception):
@@ -97,6 +100,43 @@ class Run:
 
 
 # --- what the Trader recorded -----------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def write_once(batch: Batch, *, token: str = "") -> list[int]:
+    """As `write`, but nothing if an earlier attempt, whose outcome nobody learned, got through after all."""
+    if not _is_written(batch):
+        return write_batch(batch, token=token)
+    same = {"account_id": batch.account_id, "recorded_real_at": batch.real_at}
+    return list(models.Activity.objects.filter(**same).order_by("id").values_list("id", flat=True))
+
+
+@transaction.atomic
+def write_batch(batch: Batch, *, token: str = "") -> list[int]:
+    """Writes everything or nothing, as `write` does; with a `token` only while the engine's lease is this one's.
+
+    Raises:
+        LeaseLost: somebody took over. Checked where the row is written, so an engine that hung meanwhile does nothing.
+    """
+    if token and not models.EngineLease.objects.filter(token=token).exists():
+        raise LeaseLost("another process took over this database")
+    return write(
+        batch.records,
+        account_id=batch.account_id,
+        run_id=batch.run_id,
+        settings_hash=batch.settings_hash,
+        real_at=batch.real_at,
+    )
+
+
+def _is_written(batch: Batch) -> bool:
+    """Whether its rows are there; a batch of a session's state alone may be written again and again."""
+    account_id, real_at = batch.account_id, batch.real_at
+    changes = [record for record in batch.records if isinstance(record, OrderRecorded)]
+    if changes:
+        return order_store.is_recorded(changes[0].order, account_id=account_id, recorded_real_at=real_at)
+    same = {"account_id": account_id, "recorded_real_at": real_at}
+    return any(table.objects.filter(**same).exists() for table in (models.Activity, models.Decision))
 
 
 @transaction.atomic

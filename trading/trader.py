@@ -50,6 +50,8 @@ from trading.messages import (
     ForeignHeld,
     Halted,
     HistoryDelivered,
+    LedgerLost,
+    LedgerRegained,
     Level,
     OrderChanged,
     OrdersRecalled,
@@ -132,6 +134,7 @@ class Trader:
         self.start_equity = cash
         self.halted = ""
         self.shutting_down = False
+        self.ledger_problem = ""
         self.tripped: dict[str, datetime] = {}
         self.losses_in_a_row = 0
         self.entry_blocks: dict[str, str] = {}
@@ -163,6 +166,8 @@ class Trader:
             Halted: self._on_halted,
             Resumed: self._on_resumed,
             ShuttingDown: self._on_shutting_down,
+            LedgerLost: self._on_ledger_lost,
+            LedgerRegained: self._on_ledger_regained,
             CloseRequested: self._on_close_requested,
             StopMoveRequested: self._on_stop_move_requested,
             SymbolBlocked: self._on_symbol_blocked,
@@ -444,9 +449,7 @@ class Trader:
         account = self._account
         return _entry_request(
             now=self.now,
-            halted="the engine is shutting down"
-            if self.shutting_down
-            else self.halted or "; ".join(self.entry_blocks.values()),
+            halted=self._why_no_entries(),
             session_close=self.session.close if self._is_open() and self.session else None,
             candle_end=signal.candle.end,
             is_live=signal.is_live,
@@ -465,6 +468,13 @@ class Trader:
             stop_price=signal.stop_price,
             buying_power=self.buying_power(),
         )
+
+    def _why_no_entries(self) -> str:
+        """What stops all entries, empty if nothing does."""
+        if self.shutting_down:
+            return "the engine is shutting down"
+        ledger = f"the ledger cannot be written: {self.ledger_problem}" if self.ledger_problem else ""
+        return self.halted or ledger or "; ".join(self.entry_blocks.values())
 
     def _account_is_fresh(self) -> bool:
         return self._account is not None and self._account_asked is False and self._account_is_usable(self._account)
@@ -632,8 +642,8 @@ class Trader:
             book.wanted_stop = None
             self._close(book, "trailing_stop")
             return
-        if self._must_wait(book, Role.STOP_LOSS):
-            return
+        if self.ledger_problem or self._must_wait(book, Role.STOP_LOSS):
+            return  # the better price is kept; the stop that works goes on protecting
         asked = self._blotter.apply(
             ReplaceRequested(local_id=stop.local_id, at=self.now, number=stop.replacements + 1, stop_price=price)
         )
@@ -832,6 +842,18 @@ class Trader:
     def _on_shutting_down(self, event: ShuttingDown) -> None:
         self.shutting_down = True
         self._cancel_entries()
+        self._advance_all()
+
+    def _on_ledger_lost(self, event: LedgerLost) -> None:
+        self.ledger_problem = event.reason
+        self._cancel_entries()
+        text = f"the ledger cannot be written ({event.reason}): no entries and no trailing until it can; stops stay"
+        self._journal.say(ActivityType.ERROR, "", text, level=Level.CRITICAL)
+        self._advance_all()
+
+    def _on_ledger_regained(self, event: LedgerRegained) -> None:
+        self.ledger_problem = ""
+        self._journal.say(ActivityType.RECONCILED, "", "the ledger is written again, nothing is missing in it")
         self._advance_all()
 
     def _cancel_entries(self) -> None:
@@ -1167,7 +1189,7 @@ class Trader:
         position = self.portfolio.positions.get(book.symbol)
         if position is not None and position.strategy == strategy.name:
             return "in_position"
-        is_paused = self.halted or self.tripped or book.blocks or self.entry_blocks or self.shutting_down
+        is_paused = self._why_no_entries() or self.tripped or book.blocks
         if not strategy.parameters["enabled"] or is_paused:
             return "paused"
         if self._blotter.live(book.entry_id) is not None:

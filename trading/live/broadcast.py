@@ -64,6 +64,7 @@ class Broadcaster:
             "last_bar_at": None,
             "account_mode": account_mode,
             "detail": "",
+            "ledger_problem": "",
         }
 
     def attach(
@@ -157,6 +158,11 @@ class Broadcaster:
         """Which streams are up; `detail` says why one is not."""
         status = "connected" if bars and trade_updates else "reconnecting"
         self._connection |= {"status": status, "bar_stream": bars, "trade_stream": trade_updates, "detail": detail}
+        self.changed()
+
+    def ledger(self, problem: str) -> None:
+        """Why the ledger cannot be written; empty once it can."""
+        self._connection["ledger_problem"] = problem
         self.changed()
 
     def shutting_down(self) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from orders.events import Rejected, ReplaceRefused, SubmitFailed, Submitted
 from orders.lifecycle import Order, OrderType, Role
+from risk import store as risk_store
 from trading.broker import (
     AccountInfo,
     BrokerError,
@@ -20,6 +21,7 @@ from trading.broker import (
     OrderRequest,
     OrderStatus,
 )
+from trading.live.ledger import LedgerUnavailable
 from trading.messages import AccountReported, CancelFailed, Halted, OrderChanged
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("engine")
 
+HALTED_FROM_OUTSIDE = "halted from outside this engine"
 ANSWER_SECONDS = 3.0  # without an event of its order for this long, the broker is asked
 MOST_REFUSALS_IN_A_ROW = 5
 WASH_TRADE_TRIES = 20
@@ -48,10 +51,12 @@ class Desk:
         """Sends a new order, after it was written down as submitted."""
         engine = self._engine
         if order.role is Role.ENTRY and await self._is_too_many():
-            failed = SubmitFailed(local_id=order.local_id, at=engine.clock(), detail="too many order requests a minute")
-            await engine.tell(OrderChanged(now=engine.clock(), fact=failed))
+            await self._not_sent(order, "too many order requests a minute")
             return
         await engine.tell(OrderChanged(now=engine.clock(), fact=Submitted(local_id=order.local_id, at=engine.clock())))
+        if order.role is Role.ENTRY and (problem := await self._forbidden()):
+            await self._not_sent(order, problem)
+            return
         await self.send(order)
 
     async def send(self, order: Order) -> None:
@@ -73,6 +78,26 @@ class Desk:
             await engine.report(status)
             if order.order_type is OrderType.MARKET:
                 self._watch_answer(order)  # its fill is due at once; other orders may rest for hours
+
+    async def _forbidden(self) -> str:
+        """Why an entry that was decided may not leave after all; empty if it may.
+
+        Nothing leaves that the ledger does not have, stops and exits excepted; and somebody may have halted the account
+        from outside while this engine hung.
+        """
+        engine = self._engine
+        try:
+            if await engine.writer.read(risk_store.is_halted, engine.trader.account_id) and not engine.trader.halted:
+                await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
+                return HALTED_FROM_OUTSIDE
+        except LedgerUnavailable as error:
+            return f"the ledger cannot be written: {error}"
+        return ""
+
+    async def _not_sent(self, order: Order, reason: str) -> None:
+        engine = self._engine
+        fact = SubmitFailed(local_id=order.local_id, at=engine.clock(), detail=reason)
+        await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
 
     async def _is_too_many(self) -> bool:
         """Whether entries go out faster than any strategy of ours would send them; halts then.
@@ -158,12 +183,15 @@ class Desk:
         try:
             if order.broker_id is None:
                 raise OrderRefused("the order has no broker id yet", status=0)
+            if engine.writer.problem:
+                raise OrderRefused(f"the ledger cannot be written: {engine.writer.problem}", status=0)
             await engine.calls.replace(order.broker_id, stop_price=stop_price, client_order_id=order.client_order_id)
         except NotAuthorized:
             raise
         except BrokerError as error:
             log.warning("replace.failed", order=order.local_id, symbol=order.symbol, reason=str(error))
-            if not await self.look_up(order):
+            is_unsent = isinstance(error, OrderRefused) and error.status == 0
+            if is_unsent or not await self.look_up(order):
                 fact = ReplaceRefused(local_id=order.local_id, at=engine.clock(), detail=str(error))
                 await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
             return

@@ -20,14 +20,17 @@ from orders.lifecycle import local_id_of
 from orders.reports import Execution, OrderReport, facts
 from risk.config import Config
 from trading import store
+from trading.batch import Batch
 from trading.broker import NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
 from trading.live import recovery
 from trading.live.broadcast import Broadcaster
 from trading.live.calls import BrokerCalls
 from trading.live.desk import Desk
-from trading.live.ledger import Ledger
+from trading.live.emergency import EmergencyJournal
+from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.recording import Recorder
 from trading.live.sessions import Sessions
+from trading.live.writer import LedgerWriter
 from trading.logbook import Entry, is_told
 from trading.market import Bar
 from trading.messages import (
@@ -40,6 +43,8 @@ from trading.messages import (
     CompareWithBroker,
     DataEnded,
     Event,
+    LedgerLost,
+    LedgerRegained,
     Level,
     Noted,
     OrderChanged,
@@ -107,6 +112,8 @@ class Engine:
         trader: Trader,
         calls: BrokerCalls,
         ledger: Ledger,
+        journal: EmergencyJournal,
+        token: str,
         recorder: Recorder,
         broadcaster: Broadcaster,
         sessions: Sessions,
@@ -118,6 +125,15 @@ class Engine:
         self.trader = trader
         self.calls = calls
         self.ledger = ledger
+        self.writer = LedgerWriter(
+            ledger,
+            journal,
+            token=token,
+            patience_seconds=config["db_busy_timeout_ms"] / 1000,
+            on_lost=self._ledger_lost,
+            on_regained=self._ledger_regained,
+            on_full=lambda: self.stop("the ledger cannot be written, and its journal is full", failed=True),
+        )
         self.recorder = recorder
         self.broadcaster = broadcaster
         self.sessions = sessions
@@ -136,6 +152,8 @@ class Engine:
         self._idle = asyncio.Event()
         self._progress = asyncio.Event()
         self._history: dict[str, list[Fact]] = {}
+        self._put_aside: list[_Item] = []  # reports that only the ledger can explain, while it cannot be read
+        self._unwritten_activities = 0
         self.bar_arrivals: dict[str, float] = {}
 
     # --- the inbox ----------------------------------------------------------------------------------------------------
@@ -183,7 +201,12 @@ class Engine:
         if item.event is not None:
             await self._handle(item.event)
         elif item.report is not None:
-            for fact in await self._facts(item.report, reconciling=item.reconciling):
+            try:
+                news = await self._facts(item.report, reconciling=item.reconciling)
+            except LedgerUnavailable:
+                self._put_aside.append(_Item(report=item.report, reconciling=item.reconciling))
+                return
+            for fact in news:
                 await self._handle(OrderChanged(now=self.clock(), fact=fact))
 
     async def _facts(self, report: OrderReport, *, reconciling: bool) -> Sequence[Any]:
@@ -191,43 +214,51 @@ class Engine:
         order = self.trader.orders.get(local_id)
         is_forgotten = order is None
         if order is None:
-            order = await self.ledger.run(order_store.find_order, account_id, local_id)
+            order = await self.writer.read(order_store.find_order, account_id, local_id)
         if order is None:
             log.info("order.foreign", client_order_id=report.client_order_id, broker_id=report.broker_id)
             return ()
         history = self._history.get(order.local_id)
         if history is None:
-            events = await self.ledger.run(order_store.events_of, account_id, order.local_id)
-            history = self._history[order.local_id] = [event.fact for event in events]
+            await self.remember([order.local_id])
+            history = self._history[order.local_id]
         news = facts(order, report, history=history, now=self.clock(), reconciling=reconciling)
         if news and is_forgotten:
-            orders = await self.ledger.run(order_store.orders_by_correlation, account_id, order.correlation_id)
+            orders = await self.writer.read(order_store.orders_by_correlation, account_id, order.correlation_id)
             await self._handle(OrdersRecalled(now=self.clock(), orders=tuple(orders)))
         return news
+
+    async def remember(self, local_ids: Sequence[str]) -> None:
+        """Reads the history of these orders, so that news of them can be understood while the ledger is lost."""
+        self._history |= await self.writer.read(order_store.facts_of, self.trader.account_id, local_ids)
 
     async def _handle(self, event: Event) -> None:
         """Think, write down, act: in this order."""
         answers = self.trader.handle(event)
         records = [answer for answer in answers if isinstance(answer, Record)]
         if any(not isinstance(record, CandleClosed | Noted) for record in records):
-            await self._write(records)
+            await self._write(records, urgent=any(map(_protects, answers)))
         self._publish(event, records)
         for answer in answers:
             if isinstance(answer, Command):
                 self._carry_out(answer)
 
-    async def _write(self, records: Sequence[Record]) -> None:
+    async def _write(self, records: Sequence[Record], *, urgent: bool) -> None:
         started = monotonic()
-        activity_ids = await self.ledger.run(
-            store.write,
-            records,
+        batch = Batch(
             account_id=self.trader.account_id,
             run_id=self.run_id,
             settings_hash=self.config.fingerprint(),
             real_at=datetime.now(UTC),
+            records=tuple(records),
         )
+        activity_ids = await self.writer.write(batch, urgent=urgent)
         log.debug("ledger.write", records=len(records), duration_ms=round((monotonic() - started) * 1000, 3))
         activities = [record for record in records if isinstance(record, ActivityRecorded)]
+        if activity_ids is None:  # the pages show what happens, under ids that no row has
+            self._unwritten_activities += len(activities)
+            first = -self._unwritten_activities
+            activity_ids = list(range(first, first + len(activities)))
         for activity_id, activity in zip(activity_ids, activities, strict=True):
             self.broadcaster.activity(activity_id, activity)
 
@@ -292,6 +323,29 @@ class Engine:
         if self.lockstep is not None:
             self.lockstep.changed()
 
+    # --- a ledger that cannot be written ------------------------------------------------------------------------------
+
+    async def keep_ledger(self) -> None:
+        """Writes down what waits as soon as that works again, for ever."""
+        try:
+            await self.writer.run()
+        except (store.LeaseLost, *store.DOES_NOT_FIT) as error:
+            self.stop(f"what waited for the ledger cannot be written: {error}", failed=True)
+            await asyncio.Event().wait()
+
+    def _ledger_lost(self, reason: str) -> None:
+        self.broadcaster.ledger(reason)
+        self.post(LedgerLost(now=self.clock(), reason=reason))
+
+    def _ledger_regained(self) -> None:
+        self.broadcaster.ledger("")
+        self.post(LedgerRegained(now=self.clock()))
+        put_aside, self._put_aside = self._put_aside, []
+        for item in put_aside:
+            self._inbox.put_nowait(item)
+        if not self.stop_wanted.is_set():
+            self.spawn(recovery.reconcile(self))
+
     # --- what comes in ------------------------------------------------------------------------------------------------
 
     def on_bar(self, bar: Bar) -> None:
@@ -343,15 +397,21 @@ class Engine:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def next_due(self) -> datetime | None:
-        """When something is to be done without being told: the Trader's earliest timer, or the next session's open."""
-        moments = [moment for moment in (self.trader.next_due(), self.sessions.next_open) if moment is not None]
-        return min(moments, default=None)
+        """When something is to be done without being told: the Trader's earliest timer, or the next session's open.
+
+        A session begins with what the ledger knows of it: not before that can be read.
+        """
+        opens = None if self.writer.problem else self.sessions.next_open
+        return min((moment for moment in (self.trader.next_due(), opens) if moment is not None), default=None)
 
     async def fire_timers(self, now: datetime) -> None:
         """Fires everything due at or before `now`, one after another, each worked off to its end."""
         while (due := self.next_due()) is not None and due <= now:
-            if self.sessions.next_open == due:
-                await self.sessions.begin(self)
+            if self.sessions.next_open == due and not self.writer.problem:
+                try:
+                    await self.sessions.begin(self)
+                except LedgerUnavailable as error:
+                    log.error("session.waits_for_the_ledger", reason=str(error))
             else:
                 await self.tell(TimerFired(now=due))
             if self.lockstep is not None:
@@ -433,6 +493,11 @@ def order_report(news: OrderStatus | TradeUpdate) -> OrderReport:
         replaced_by=order.replaced_by,
         detail=update.event if update and update.event not in ROUTINE_EVENTS else "",
     )
+
+
+def _protects(answer: Command | Record) -> bool:
+    """Whether it is a stop or an exit on its way, which the ledger must not hold up."""
+    return isinstance(answer, SubmitOrder) and answer.order.role != "entry"
 
 
 def _log_record(record: ActivityRecorded | Noted) -> None:

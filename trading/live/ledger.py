@@ -6,9 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import close_old_connections
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    close_old_connections,
+    connection,
+)
 
 Value = TypeVar("Value")
+
+
+class LedgerUnavailable(OperationalError):
+    """The database cannot be read or written now: locked, full, read-only, gone. The outcome may be unknown."""
 
 
 class Ledger:
@@ -18,7 +29,11 @@ class Ledger:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
 
     async def run(self, work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
-        """The function's result. Cancelling the caller does not stop a transaction: its outcome is unknown."""
+        """The function's result. Cancelling the caller does not stop a transaction: its outcome is unknown.
+
+        Raises:
+            LedgerUnavailable: nothing can be said of the outcome; try again later.
+        """
         call = partial(_in_fresh_connection, work, *args, **kwargs)
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, call))
 
@@ -29,4 +44,16 @@ class Ledger:
 
 def _in_fresh_connection(work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
     close_old_connections()
-    return work(*args, **kwargs)
+    try:
+        return work(*args, **kwargs)
+    except (OperationalError, InterfaceError, InternalError) as error:
+        raise _unavailable(error) from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # a mistake of ours: what was to be written does not fit
+            raise
+        raise _unavailable(error) from error  # SQLite: the file is damaged, or no database any more
+
+
+def _unavailable(error: Exception) -> LedgerUnavailable:
+    connection.close()  # a new one may find what this one lost: a restarted server, a file that was put back
+    return LedgerUnavailable(" ".join(str(error).split()) or type(error).__name__)

@@ -13,6 +13,8 @@ from orders.lifecycle import Side
 from risk import store as risk_store
 from risk.config import Config, ConfigError
 from trading import store
+from trading.live.desk import HALTED_FROM_OUTSIDE
+from trading.live.ledger import LedgerUnavailable
 from trading.live.lock import AnotherEngine, EngineLock, LockFailed
 from trading.market import round_down, round_up
 from trading.messages import (
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("engine")
 
 POLL_SECONDS = 0.25
+SLOW_POLL_SECONDS = 2.0  # while the ledger cannot be read
 BEAT_SECONDS = 3.0
 
 
@@ -77,12 +80,21 @@ class Operator:
                     await asyncio.to_thread(self._keep_lock)
                 for request in await self._engine.ledger.run(store.claim_requests, self._token):
                     await self._carry_out(request)
+                await self._look_for_halt()
                 await self.apply_settings()
             except (store.LeaseLost, AnotherEngine) as error:
                 self._engine.stop(str(error), failed=True)
+            except LedgerUnavailable as error:
+                self._engine.writer.lost(str(error))  # which says so, once, and tries again
             except (DatabaseError, LockFailed) as error:
                 log.error("operator.database", reason=str(error))
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(SLOW_POLL_SECONDS if self._engine.writer.problem else self._poll_seconds)
+
+    async def _look_for_halt(self) -> None:
+        """Somebody may have halted the account without us: `manage.py flatten`, while this engine hung."""
+        engine = self._engine
+        if not engine.trader.halted and await engine.ledger.run(risk_store.is_halted, engine.trader.account_id):
+            await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
 
     def _keep_lock(self) -> None:
         """Takes the lock again if it was lost with its connection. Raises AnotherEngine if somebody else has it now."""

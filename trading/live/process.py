@@ -25,8 +25,9 @@ from trading.broker import BrokerError, NotAuthorized
 from trading.live import recovery
 from trading.live.broadcast import Broadcaster, account_mode, activity_line
 from trading.live.calls import BrokerCalls, DataCalls
+from trading.live.emergency import EmergencyJournal, journal_path
 from trading.live.engine import Engine
-from trading.live.ledger import Ledger
+from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.lock import EngineLock, LockFailed
 from trading.live.operator import Operator, effective
 from trading.live.place import Place, open_place
@@ -36,6 +37,7 @@ from trading.live.signals import stop_on_signals
 from trading.live.supervisor import Supervisor
 from trading.live.web import CannotServe, WebServer
 from trading.live.worker import Worker
+from trading.live.writer import write_left_over
 from trading.messages import Halted
 from trading.settings import trader_settings
 from trading.strategy import UnknownStrategy
@@ -123,9 +125,10 @@ class EngineProcess:
             port=port,
             real_at=datetime.now(UTC),
         )
-        self._cleanup.push_async_callback(self._ledger.run, store.drop_lease, self._token)
+        self._cleanup.push_async_callback(self._drop_lease)
+        journal = await self._open_journal()
         place = await self._parts.place(config, self._options, self._cleanup)
-        engine = await self._build(config, place)
+        engine = await self._build(config, place, journal)
         return await self._trade(engine, place)
 
     # --- bringing up --------------------------------------------------------------------------------------------------
@@ -146,6 +149,25 @@ class EngineProcess:
             raise UserError(str(error)) from error
         self._cleanup.callback(self._engine_lock.release)
 
+    async def _open_journal(self) -> EmergencyJournal:
+        """The emergency journal, after what an earlier engine left in it was written to the ledger."""
+        path = journal_path()
+        try:
+            journal = await asyncio.to_thread(EmergencyJournal, path)
+            self._cleanup.callback(journal.close)
+            await self._ledger.run(write_left_over, journal)
+        except OSError as error:
+            raise UserError(
+                f"The journal for emergencies cannot be made: {path}: {error.strerror or error}."
+            ) from error
+        return journal
+
+    async def _drop_lease(self) -> None:
+        try:
+            await self._ledger.run(store.drop_lease, self._token)
+        except LedgerUnavailable as error:
+            log.error("lease.not_dropped", reason=str(error))  # it ends by itself, 15 s after the last heartbeat
+
     async def _serve_pages(self, config: Config) -> int:
         web = WebServer()
         try:
@@ -158,7 +180,7 @@ class EngineProcess:
         sys.stdout.flush()
         return web.port
 
-    async def _build(self, config: Config, place: Place) -> Engine:
+    async def _build(self, config: Config, place: Place, journal: EmergencyJournal) -> Engine:
         """Everything around the Trader, with the account's own history in it."""
         calls = self._parts.calls(place.broker, limiter=place.limiter)
         data_calls = DataCalls(place.data, limiter=place.limiter)
@@ -201,6 +223,8 @@ class EngineProcess:
             trader=trader,
             calls=calls,
             ledger=self._ledger,
+            journal=journal,
+            token=self._token,
             recorder=recorder,
             broadcaster=broadcaster,
             sessions=sessions,
@@ -251,6 +275,7 @@ class EngineProcess:
         supervisor = Supervisor(lambda reason: engine.stop(reason, failed=True))
         self._cleanup.push_async_callback(supervisor.stop)
         supervisor.start("engine", engine.work)
+        supervisor.start("ledger", engine.keep_ledger)
         supervisor.start("broadcast", engine.broadcaster.run, critical=False)
         supervisor.start("snapshots", engine.broadcaster.answer_snapshot_requests, critical=False)
         supervisor.start("recording", engine.keep_recording, critical=False)
@@ -266,12 +291,26 @@ class EngineProcess:
         await engine.recorder.flush()
         await engine.desk.close()
         await supervisor.stop()
-        outcome = "failed" if engine.stop_failed else "stopped"
-        await self._ledger.run(
-            store.end_run, engine.run_id, outcome=outcome, reason=engine.stop_reason, real_at=datetime.now(UTC)
-        )
-        log.info("engine.stopped", reason=engine.stop_reason, outcome=outcome)
-        return 1 if engine.stop_failed else 0
+        return await self._end_run(engine)
+
+    async def _end_run(self, engine: Engine) -> int:
+        """Writes down how it ended; the exit status."""
+        is_written = await engine.writer.try_again()
+        has_failed = engine.stop_failed or not is_written
+        outcome = "failed" if has_failed else "stopped"
+        if is_written:
+            try:
+                await self._ledger.run(
+                    store.end_run, engine.run_id, outcome=outcome, reason=engine.stop_reason, real_at=datetime.now(UTC)
+                )
+            except LedgerUnavailable as error:
+                has_failed = True
+                log.error("run.end_not_written", reason=str(error))
+        else:
+            waiting = len(engine.writer.waiting)
+            log.critical("ledger.left_behind", batches=waiting, note="the next start writes them from the journal")
+        log.info("engine.stopped", reason=engine.stop_reason, outcome="failed" if has_failed else "stopped")
+        return 1 if has_failed else 0
 
     async def _start(self, engine: Engine, operator: Operator, place: Place, supervisor: Supervisor) -> None:
         """Ledger and broker first, then history, then the streams: in this order nothing is missed."""

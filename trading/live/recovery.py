@@ -31,6 +31,7 @@ LOOK_BACK = timedelta(hours=24)
 async def restore(engine: "Engine") -> None:
     """Gives the Trader what the ledger holds of this account, then reconciles; cash begins at the broker's figure."""
     orders, fills = await _open_in_ledger(engine)
+    await engine.remember([order.local_id for order in orders])
     await engine.tell(Restored(now=engine.clock(), orders=orders, fills=fills, cash=engine.trader.portfolio.cash))
     await reconcile(engine, is_start=True)
 
@@ -54,8 +55,8 @@ async def standing(engine: "Engine") -> Standing:
 async def _open_in_ledger(engine: "Engine") -> tuple[tuple[Order, ...], tuple[tuple[Order, Filled], ...]]:
     """Orders that can still change and those of open round trips, and the executions of these."""
     account_id = engine.trader.account_id
-    unfinished = await engine.ledger.run(order_store.unfinished_orders, account_id)
-    round_trips = await engine.ledger.run(order_store.open_round_trips, account_id)
+    unfinished = await engine.writer.read(order_store.unfinished_orders, account_id)
+    round_trips = await engine.writer.read(order_store.open_round_trips, account_id)
     fills = [(order, fill) for order, executions in round_trips for fill in executions]
     orders = {order.local_id: order for order in [*(order for order, _ in round_trips), *unfinished]}
     return tuple(orders.values()), tuple(fills)

@@ -52,20 +52,26 @@ class Sessions:
         return running
 
     async def begin(self, engine: "Engine", session: Session | None = None) -> None:
-        """Starts a session: the next one at its open, or the one the engine finds itself in."""
+        """Starts a session: the next one at its open, or the one the engine finds itself in.
+
+        Raises:
+            LedgerUnavailable: what happened in it so far cannot be read; nothing was changed.
+        """
+        is_next = session is None
         if session is None:
-            session = self._ahead.pop(0)
+            session = self._ahead[0]
+        account_id, read = engine.trader.account_id, engine.writer.read
+        row = await read(risk_store.load_session, account_id, session.date)
+        trades = await read(order_store.trades_of_session, account_id, since=session.open, until=session.close)
+        entries = await read(order_store.entries_submitted, account_id, since=session.open)
+        standing = await recovery.standing(engine)
+        account = await self._calls.account()
         self.current = session
+        if is_next:
+            self._ahead.pop(0)
         if not self._ahead:
             await self.look_ahead(session.close)
-        account_id = engine.trader.account_id
-        row = await engine.ledger.run(risk_store.load_session, account_id, session.date)
-        trades = await engine.ledger.run(
-            order_store.trades_of_session, account_id, since=session.open, until=session.close
-        )
-        entries = await engine.ledger.run(order_store.entries_submitted, account_id, since=session.open)
-        account = await self._calls.account()
-        engine.log_told(await recovery.standing(engine))
+        engine.log_told(standing)
         await engine.tell(
             SessionStarted(
                 now=max(engine.clock(), session.open),
