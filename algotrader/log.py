@@ -2,10 +2,16 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterable
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 import structlog
+from django.conf import settings
+from django.utils.safestring import SafeString, mark_safe
+from django.views.debug import ExceptionReporter
 
 from risk.config import MASK
 
@@ -40,6 +46,8 @@ def configure(*, level: str, style: str, secrets: Iterable[str]) -> dict[str, An
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))
+    sys.excepthook = partial(_report_crash, secrets)
     # A plain traceback: the pretty one shows local variables, and wraps lines so that a secret could slip through.
     render: list[Any] = [
         structlog.dev.ConsoleRenderer(
@@ -54,7 +62,7 @@ def configure(*, level: str, style: str, secrets: Iterable[str]) -> dict[str, An
         "formatters": {
             "structlog": {
                 "()": MaskingFormatter,
-                "secrets": tuple(secret for secret in secrets if secret),
+                "secrets": secrets,
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
                 "foreign_pre_chain": before_rendering,
             }
@@ -70,6 +78,25 @@ def configure(*, level: str, style: str, secrets: Iterable[str]) -> dict[str, An
     }
 
 
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """The text with asterisks in place of every secret."""
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
+
+
+class MaskingReporter(ExceptionReporter):
+    """Django's debug page, whose local variables and settings would show secrets."""
+
+    def get_traceback_html(self) -> SafeString:
+        """The page for the browser."""
+        return mark_safe(mask_secrets(super().get_traceback_html(), settings.SECRETS))  # safe before, safe after
+
+    def get_traceback_text(self) -> SafeString:
+        """The page for programs."""
+        return mark_safe(mask_secrets(super().get_traceback_text(), settings.SECRETS))
+
+
 class MaskingFormatter(structlog.stdlib.ProcessorFormatter):
     """Replaces secrets in the finished line: keys, and tracebacks or foreign messages that quote them."""
 
@@ -78,7 +105,12 @@ class MaskingFormatter(structlog.stdlib.ProcessorFormatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        for secret in self._secrets:
-            line = line.replace(secret, MASK)
-        return line
+        return mask_secrets(super().format(record), self._secrets)
+
+
+def _report_crash(
+    secrets: tuple[str, ...], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What Python prints of an error that nobody caught, without secrets."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(mask_secrets(text, secrets))

@@ -1,5 +1,6 @@
 """Django's settings. Everything a user may change comes from `ALGO`, see `risk/config.py`."""
 
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "channels",
     "django_htmx",
     "orders",
@@ -46,6 +48,7 @@ NINJA_FILES = Path(find_spec("ninja").origin).parent  # type: ignore[union-attr,
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "algotrader.headers.SecurityHeaders",
     "algotrader.static.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -54,6 +57,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",  # the last one: it answers for a login that is locked out
 ]
 
 ROOT_URLCONF = "algotrader.urls"
@@ -88,7 +92,17 @@ CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if not is_lo
 # Cookies do not tell ports apart: a name of our own keeps other programs on localhost from ending the session.
 SESSION_COOKIE_NAME = "algotrader_session"
 CSRF_COOKIE_NAME = "algotrader_csrf"
+SESSION_COOKIE_AGE = 12 * 60 * 60  # a trading day
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True  # the pages carry the token themselves
 X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+if ALGO["web.https"]:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_REDIRECT_EXEMPT = [r"^api/health"]  # asked from inside the container, without the proxy
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
@@ -98,6 +112,15 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+
+# Who guesses passwords is locked out, by name and address together: nobody can lock others out from elsewhere.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "lockout.html"
+AXES_RESET_ON_SUCCESS = True
+AXES_VERBOSE = False
 
 # --- database ---------------------------------------------------------------------------------------------------------
 
@@ -163,8 +186,6 @@ STATICFILES_DIRS = [ROOT / "static", NINJA_FILES / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
-LOGGING = log.configure(
-    level=ALGO["log_level"],
-    style=ALGO["log_format"],
-    secrets=[SECRET_KEY, API_TOKEN, ALGO["broker.api_key"], ALGO["broker.secret_key"]],
-)
+SECRETS = [SECRET_KEY, API_TOKEN, *ALGO.secrets()]
+LOGGING = log.configure(level=ALGO["log_level"], style=ALGO["log_format"], secrets=SECRETS)
+DEFAULT_EXCEPTION_REPORTER = "algotrader.log.MaskingReporter"

@@ -101,9 +101,9 @@ def new_backtest(request: HttpRequest) -> HttpResponse:
 
 def _filled_in(request: HttpRequest) -> dict[str, Any]:
     """What the form shows: what was sent, else the run or point it is to resemble, else the settings in effect."""
-    if request.method == "POST":
-        return {name: str(request.POST[name]) for name in request.POST}
     values: dict[str, Any] = {"strategy": _strategies()[0], "symbols": "", "initial_capital": "25000"}
+    if request.method == "POST":
+        return values | {name: str(request.POST[name]) for name in request.POST}
     values |= {name: request.GET.get(name, "") for name in ("like", "sweep")}
     if run := _run(request.GET.get("like", "")):
         values |= _values_of(run) | _texts(run.params)

@@ -11,10 +11,9 @@ from ninja.errors import HttpError
 from risk import store
 from risk.config import SETTINGS, ConfigError, as_text, mask
 from risk.roles import Role, role_of
+from risk.tokens import Bearer
 
 router = Router(tags=["settings"])
-
-TOKEN_USER = "token"
 
 
 class SettingOut(Schema):
@@ -31,7 +30,7 @@ class SettingOut(Schema):
 
 
 def operator(request: HttpRequest) -> str:
-    """Name of the one who asks for something: a trader, or whoever has the bearer token. Refuses others with 403."""
+    """Name of the one who asks for something: a trader, by login or bearer token. Refuses others with 403."""
     return _allowed(request, Role.TRADER)
 
 
@@ -41,11 +40,18 @@ def administrator(request: HttpRequest) -> str:
 
 
 def _allowed(request: HttpRequest, least: Role) -> str:
-    if getattr(request, "auth", None) == TOKEN_USER:
-        return TOKEN_USER
-    if role_of(request.user) >= least:
+    bearer = getattr(request, "auth", None)
+    if isinstance(bearer, Bearer):
+        if bearer.role >= least:
+            return bearer.name
+    elif role_of(request.user) >= least:
         return request.user.get_username()
-    raise HttpError(403, f"This needs the group {' or '.join(role.group for role in Role if role >= least)}.")
+    raise HttpError(403, needed(least))
+
+
+def needed(least: Role) -> str:
+    """What somebody without this role is told."""
+    return f"This needs the group {' or '.join(role.group for role in Role if role >= least)}."
 
 
 @router.get("settings", response=list[SettingOut])

@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
@@ -255,7 +255,8 @@ SETTINGS: tuple[Setting, ...] = (
         key="web.allowed_hosts", default="", kind=Kind.HOSTS,
         help="Further names or addresses by which browsers reach the dashboard, such as trader.example.com.",
     ),
-    _secret("web.api_token", "Bearer token of the API; empty: made once and kept in the data folder, mode 600."),
+    _flag("web.https", "false", "Browsers come over HTTPS, by a proxy that sets X-Forwarded-Proto; HTTP is refused."),
+    _secret("web.api_token", "Signs the API's bearer tokens; empty: made once and kept in the data folder, mode 600."),
     _choice("log_level", "INFO", "DEBUG INFO WARNING ERROR CRITICAL", "Least level that is logged.", ui=True),
     _choice("log_format", "console", "console json", "Log lines for people, or one JSON object a line."),
     _url("database_url", "sqlite postgres postgresql", "Database; empty: SQLite, trading.db in the data folder."),
@@ -307,6 +308,14 @@ class Config:
     def as_texts(self) -> dict[str, str]:
         """Every key that is no secret with its value as text: what is stored beside a run."""
         return {setting.key: mask(setting, self[setting.key]) for setting in SETTINGS if not setting.secret}
+
+    def secrets(self) -> list[str]:
+        """Every text that must not be shown, as it is written and as it is sent: keys, and passwords in addresses."""
+        found = [self[setting.key] for setting in SETTINGS if setting.secret]
+        for setting in SETTINGS:
+            if setting.kind is Kind.URL and (password := urlsplit(self[setting.key]).password):
+                found += [password, unquote(password)]
+        return [text for text in found if text]
 
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of `as_texts`: equal settings have equal fingerprints."""

@@ -7,9 +7,12 @@ from django.conf import settings
 
 from dashboard import store
 from orders.command import UserError
+from risk import tokens
+from risk.roles import Role
 from trading import store as trading_store
 
 ANSWER_SECONDS = 10.0
+NAME = "command line"
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what a server listens on, and where to reach it then
 
 
@@ -28,7 +31,10 @@ def call(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[in
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.WEB_PORT}/api/{path}"
     with requests.Session() as session:
         session.trust_env = False  # a proxy of the environment is not the way to this machine
-        session.headers["Authorization"] = f"Bearer {settings.API_TOKEN}"
+        token = tokens.make(name=NAME, role=Role.ADMIN, seconds=tokens.COMMAND_SECONDS)
+        session.headers["Authorization"] = f"Bearer {token}"
+        if settings.SECURE_SSL_REDIRECT:
+            session.headers["X-Forwarded-Proto"] = "https"  # this machine's own loopback needs no proxy
         try:
             response = session.request(method, url, json=body, timeout=ANSWER_SECONDS, allow_redirects=False)
             return response.status_code, response.json()

@@ -51,8 +51,8 @@ class Operator:
 
     def __init__(self, layout: Layout) -> None:
         self._url = f"http://127.0.0.1:{layout.port}/api"
-        token = (layout.folder / "data" / "api_token").read_text().strip()
-        self._headers = {"Authorization": f"Bearer {token}"}
+        printed = layout.manage("apitoken", "--role", "admin", "--minutes", "60")
+        self._headers = {"Authorization": f"Bearer {printed.stdout.strip()}"}
 
     def get(self, path: str) -> Any:
         answer = requests.get(f"{self._url}/{path}", headers=self._headers, timeout=30)

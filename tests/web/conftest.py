@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
 from orders.events import Submitted
 from orders.fields import utc_now
 from orders.lifecycle import Order
+from risk import tokens
+from risk.roles import Role
 from tests.db.samples import ACCOUNT, at, fill, order, record, record_new, record_trade, record_working, stop, trade
 from trading import store
 from trading.market import Session
@@ -46,8 +47,9 @@ def onlooker(ledger: str) -> Client:
 
 @pytest.fixture
 def script(ledger: str) -> Client:
-    """A program that has the bearer token."""
-    return Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {settings.API_TOKEN}"})
+    """A program that has an admin's bearer token."""
+    token = tokens.make(name="token", role=Role.ADMIN, seconds=60)
+    return Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {token}"})
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_an_engine_with_pages_is_asked_over_http(lease: str, pages: None) -> Non
     with engine_that_obeys(lease) as taken:
         output = run("stopengine")
     assert [(request.kind, request.payload, request.requested_by) for request in taken] == [
-        ("shutdown", {"flatten": False}, "token")
+        ("shutdown", {"flatten": False}, "command line")
     ]
     assert output.splitlines() == ["Engine stopped.", "Left open: 10 TSLA long, with its stop at 99.50."]
 

@@ -10,6 +10,8 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 
 from algotrader.asgi import application
+from risk import tokens
+from risk.roles import Role
 
 STATIC_FILE = "/static/admin/css/base.css"
 
@@ -95,10 +97,14 @@ async def test_there_is_no_other_websocket(ledger: str) -> None:
 # --- the API's door ---------------------------------------------------------------------------------------------------
 
 
+def viewers_token() -> str:
+    return tokens.make(name="token", role=Role.VIEWER, seconds=60)
+
+
 @pytest.mark.parametrize("path", ["settings", "orders", "trades", "backtests"])
 def test_the_api_is_closed_to_strangers_and_open_to_the_token_and_to_a_login(ledger: str, path: str) -> None:
     assert Client().get(f"/api/{path}").status_code == 401
-    for token, status in (("guess", 401), ("ünïcode", 401), (settings.API_TOKEN, 200)):
+    for token, status in (("guess", 401), ("ünïcode", 401), (settings.API_TOKEN, 401), (viewers_token(), 200)):
         assert Client(headers={"Authorization": f"Bearer {token}"}).get(f"/api/{path}").status_code == status
     page = Client()
     page.force_login(User.objects.create_user("operator"))
@@ -109,8 +115,8 @@ def test_a_login_without_csrf_token_changes_nothing_while_the_bearer_token_needs
     page = Client(enforce_csrf_checks=True)
     page.force_login(User.objects.create_user("operator"))
     assert page.put("/api/settings", "{}", content_type="application/json").status_code == 403
-    script = Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {settings.API_TOKEN}"})
-    assert script.put("/api/settings", "{}", content_type="application/json").status_code != 403
+    script = Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {viewers_token()}"})
+    assert script.put("/api/settings", "{}", content_type="application/json").json()["detail"].startswith("This needs")
 
 
 def test_health_says_that_we_live_to_anybody(ledger: str) -> None:
@@ -121,5 +127,5 @@ def test_another_host_name_is_refused(ledger: str) -> None:
     assert Client().get("/api/health", headers={"Host": "evil.example"}).status_code == 400
 
 
-def test_the_token_is_kept_beside_the_database_and_works_for_commands_on_this_machine() -> None:
+def test_the_key_of_the_tokens_is_kept_beside_the_database_for_commands_on_this_machine() -> None:
     assert (Path(settings.DATA_DIR) / "api_token").read_text().strip() == settings.API_TOKEN
