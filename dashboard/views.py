@@ -161,14 +161,14 @@ def trades(request: HttpRequest) -> HttpResponse:
 @login_required
 def trade(request: HttpRequest, trade_id: UUID) -> HttpResponse:
     """One trade on its chart, with its orders and what people noted; a POST adds a note."""
+    if request.method == "POST" and role_of(request.user) < Trust.TRADER:
+        raise PermissionDenied("Only traders may write notes.")
     account_id = current_account()
     shown = order_store.find_trade(account_id, str(trade_id))
     if shown is None:
         raise Http404(f"There is no trade {trade_id} on this account.")
     error = ""
     if request.method == "POST":
-        if role_of(request.user) < Trust.TRADER:
-            raise PermissionDenied("Only traders may write notes.")
         note = request.POST.get("note", "").strip()
         if 0 < len(note) <= LONGEST_NOTE:
             order_store.add_note(shown.trade_id, note)
