@@ -222,7 +222,7 @@ class Desk:
         """Reports what the broker says of the order now; True if that settled what was asked of it."""
         engine = self._engine
         try:
-            status = await engine.calls.order_by_client_id(order.client_order_id)
+            statuses = await self._found(order)
         except NotFound:
             return False
         except NotAuthorized:
@@ -230,13 +230,28 @@ class Desk:
         except BrokerError as error:
             log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
             return False
-        await engine.report(status, reconciling=True)
+        for status in statuses:
+            await engine.report(status, reconciling=True)
         now_known = engine.trader.orders.get(order.local_id)
         return (
             now_known is None
             or now_known.is_terminal
             or (now_known.requested_stop_price is None and (order.requested_stop_price is not None))
         )
+
+    async def _found(self, order: Order) -> list[OrderStatus]:
+        """The order at the broker, and whatever took its place there, oldest first.
+
+        By the broker's own id if it is known: the client id is that of the last replacement asked for, and one that
+        was refused never came into being.
+        """
+        calls = self._engine.calls
+        if order.broker_id is None:
+            return [await calls.order_by_client_id(order.client_order_id)]
+        statuses = [await calls.order(order.broker_id)]
+        while (successor := statuses[-1].replaced_by) is not None:
+            statuses.append(await calls.order(successor))
+        return statuses
 
     # --- answers that do not come -------------------------------------------------------------------------------------
 

@@ -105,6 +105,8 @@ class Engine:
     also says when timers are due. Start with `start`, then keep `run` going until `stopped` is set.
     """
 
+    longest_sleep_seconds = LONGEST_SLEEP_SECONDS  # between two looks at the clock
+
     def __init__(
         self,
         *,
@@ -423,14 +425,15 @@ class Engine:
             due, now = self.next_due(), self.clock()
             if due is not None and due <= now:
                 await self.fire_timers(now)
-            delay = LONGEST_SLEEP_SECONDS if due is None else (due - now).total_seconds()
-            await asyncio.sleep(min(max(delay, 0.0), LONGEST_SLEEP_SECONDS))
+            delay = self.longest_sleep_seconds if due is None else (due - now).total_seconds()
+            await asyncio.sleep(min(max(delay, 0.0), self.longest_sleep_seconds))
 
     async def keep_recording(self) -> None:
         """Writes what the recorder has collected, about every second."""
         while True:
             await asyncio.sleep(RECORDING_SECONDS)
-            await self.recorder.flush()
+            if self.recorder.is_behind:
+                await self.recorder.flush()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

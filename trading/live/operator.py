@@ -49,22 +49,16 @@ class Operator:
     page cannot change, such as symbols given on the command line.
     """
 
+    poll_seconds = POLL_SECONDS
+
     def __init__(
-        self,
-        engine: "Engine",
-        *,
-        base: Config,
-        fixed: Mapping[str, str],
-        token: str,
-        lock: EngineLock,
-        poll_seconds: float = POLL_SECONDS,
+        self, engine: "Engine", *, base: Config, fixed: Mapping[str, str], token: str, lock: EngineLock
     ) -> None:
         self._engine = engine
         self._base = base
         self._fixed = fixed
         self._token = token
         self._lock = lock
-        self._poll_seconds = poll_seconds
         self._overrides: dict[str, str] | None = None
         self.flatten_on_stop = False
 
@@ -88,7 +82,7 @@ class Operator:
                 self._engine.writer.lost(str(error))  # which says so, once, and tries again
             except (DatabaseError, LockFailed) as error:
                 log.error("operator.database", reason=str(error))
-            await asyncio.sleep(SLOW_POLL_SECONDS if self._engine.writer.problem else self._poll_seconds)
+            await asyncio.sleep(SLOW_POLL_SECONDS if self._engine.writer.problem else self.poll_seconds)
 
     async def _look_for_halt(self) -> None:
         """Somebody may have halted the account without us: `manage.py flatten`, while this engine hung."""

@@ -87,6 +87,11 @@ class Recorder:
         line = to_line(entry, real_at=received_real_at, settings=settings)
         self._add(TOLD, entry.now, [line])
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._pending)
+
     async def flush(self) -> None:
         """Append everything collected so far. Never raises for the disk's sake, see `problem`."""
         await asyncio.to_thread(self._write_pending)

@@ -1,0 +1,183 @@
+"""`make simulate SEED=n COUNT=m`: plays stories, one a seed, and tells the first one in which an invariant broke."""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Outcome
+
+STORIES_A_PROCESS = 50  # engines that were killed stay in memory until their process ends
+LAST_LINES = 60
+MEMORY_DISK = Path("/dev/shm")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 if every invariant held in every story, with --mutations if one broke in each."""
+    options = _options(arguments)
+    set_up()
+    with tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as name:
+        folder = Path(name)
+        template = migrated(folder)
+        if options.mutations:
+            return _mutations(options, template, folder)
+        seeds = range(options.seed, options.seed + options.count)
+        return _tell(_played(seeds, template, folder, processes=options.processes), options.count, options.all)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first one")
+    parser.add_argument("--count", type=int, default=100, help="how many, one after another")
+    parser.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 4), help="side by side")
+    parser.add_argument("--all", action="store_true", help="go on after a violation, and count them")
+    parser.add_argument(
+        "--mutations", action="store_true", help="take one safeguard out at a time: each must be missed"
+    )
+    return parser.parse_args(arguments)
+
+
+def set_up() -> None:
+    """Django with the settings of the tests, in this process."""
+    import django
+
+    django.setup()
+
+
+def migrated(folder: Path) -> Path:
+    """A database with all tables."""
+    from tests import databases
+
+    return databases.migrated_sqlite(folder / "template.db")
+
+
+def play_seed(seed: int, template: Path, folder: Path, mutation: str = "") -> "Outcome":
+    """One story."""
+    from tests.simulation.mutations import MUTATIONS
+    from tests.simulation.stories import story_of
+    from tests.simulation.world import play
+
+    return play(story_of(seed), template=template, folder=folder, parts=MUTATIONS[mutation] if mutation else None)
+
+
+def _played(
+    seeds: Sequence[int], template: Path, folder: Path, *, processes: int, mutation: str = ""
+) -> Iterator["Outcome"]:
+    """The outcomes in order of their seeds."""
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=set_up, max_tasks_per_child=STORIES_A_PROCESS
+    ) as pool:
+        waiting = [pool.submit(play_seed, seed, template, folder, mutation) for seed in seeds]
+        try:
+            for future in waiting:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+# --- telling ----------------------------------------------------------------------------------------------------------
+
+
+def _tell(outcomes: Iterator["Outcome"], count: int, all_of_them: bool) -> int:
+    started = time.monotonic()
+    done: list[Outcome] = []
+    broken: list[Outcome] = []
+    for outcome in outcomes:
+        done.append(outcome)
+        if outcome.violation is not None:
+            broken.append(outcome)
+            if len(broken) == 1:
+                say(story_in_words(outcome))
+            else:
+                say(f"seed {outcome.story.seed}: {outcome.violation}")
+            if not all_of_them:
+                break
+        elif len(done) % 100 == 0:
+            say(f"{len(done)} of {count} seeds")
+    say(summary(done, time.monotonic() - started))
+    return 1 if broken else 0
+
+
+def story_in_words(outcome: "Outcome") -> str:
+    """What happened, in order, and how to see it again."""
+    lines = [
+        f"seed {outcome.story.seed}: {outcome.violation}",
+        "",
+        "The story:",
+        *(f"  {line}" for line in str(outcome.story).splitlines()),
+        "",
+        "What happened (seconds, market time, who, what):",
+        *(f"  {line}" for line in outcome.happened[-LAST_LINES:]),
+        "",
+        f"Again: make simulate SEED={outcome.story.seed} COUNT=1",
+    ]
+    return "\n".join(lines)
+
+
+def summary(outcomes: Sequence["Outcome"], seconds: float) -> str:
+    """The figures over all stories."""
+    naked = sorted(seconds for outcome in outcomes for seconds in outcome.naked_seconds)
+    struck = Counter(f"{fault.on} {fault.kind}" for outcome in outcomes for fault in outcome.struck)
+    crashes = sum(outcome.crashes for outcome in outcomes)
+    violations = sum(outcome.violation is not None for outcome in outcomes)
+    cpu = sum(outcome.cpu_seconds for outcome in outcomes)
+    orders = sum(outcome.orders for outcome in outcomes)
+    count = len(outcomes)
+    lines = [
+        f"{count} seeds, {violations} violations, {seconds:.0f} s ({cpu / max(count, 1):.1f} s of CPU a seed)",
+        f"{orders} orders, {len(naked)} positions, {struck.total()} faults ({len(struck)} kinds), {crashes} kills",
+    ]
+    if naked:
+        lines.append(f"naked seconds a position: {_percentiles(naked)}")
+    waits: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        for loss, seconds_each in outcome.retry_seconds:
+            waits.setdefault(loss, []).append(seconds_each)
+    for loss, each in sorted(waits.items()):
+        lines.append(f"back after {loss}: {_percentiles(sorted(each))} ({len(each)} times)")
+    return "\n".join(lines)
+
+
+def _percentiles(values: Sequence[float]) -> str:
+    at = {name: values[min(int(len(values) * share), len(values) - 1)] for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return f"p50 {at['p50']:.1f}, p99 {at['p99']:.1f}, max {values[-1]:.1f}, mean {statistics.fmean(values):.2f}"
+
+
+def say(text: str) -> None:
+    """To the terminal, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+# --- mutations --------------------------------------------------------------------------------------------------------
+
+
+def _mutations(options: argparse.Namespace, template: Path, folder: Path) -> int:
+    from tests.simulation.mutations import MUTATIONS
+
+    missed = []
+    for name in MUTATIONS:
+        seeds = range(options.seed, options.seed + options.count)
+        for outcome in _played(seeds, template, folder, processes=options.processes, mutation=name):
+            if outcome.violation is not None:
+                say(f"without {name}: seed {outcome.story.seed}: {outcome.violation}")
+                break
+        else:
+            missed.append(name)
+            say(f"without {name}: nothing broke in {options.count} seeds")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
