@@ -77,6 +77,7 @@ class Desk:
 
     def __init__(self, trader: Trader, exchange: Exchange) -> None:
         self.trader = trader
+        self._handle = trader.handle
         self.exchange = exchange
         self.trades: list[Trade] = []
         self.curve: list[EquityPoint] = []
@@ -93,11 +94,12 @@ class Desk:
 
     def tell(self, event: Event) -> list[Command | Record]:
         """Feeds one event and carries out what the Trader asks for; gives back its answers."""
-        answers = self.trader.handle(event)
-        now = self.trader.now
-        for answer in answers:
-            if carry_out := self._carry_out.get(type(answer)):
-                carry_out(answer, now)
+        answers = self._handle(event)
+        if answers:
+            now = self.trader.now
+            for answer in answers:
+                if carry_out := self._carry_out.get(type(answer)):
+                    carry_out(answer, now)
         return answers
 
     def fill(self, execution: Execution, now: datetime) -> None:

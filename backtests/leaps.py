@@ -24,7 +24,7 @@ from trading.market import Session
 from trading.messages import CandlesDelivered, CloseDelivered, CompletedCandle, SessionStarted, TimerFired
 from trading.strategy import Foresight
 from trading.timers import Kind
-from trading.trader import Trader
+from trading.trader import LATEST, Trader
 
 # Keys put all moments of a run in one order: by time, within it bars before timers by their kind, then by watchlist.
 BAR = 0
@@ -32,7 +32,9 @@ KINDS = 2 + max(Kind)
 NEVER = 2**63 - 1
 NO_BAR = -1
 SECOND = timedelta(seconds=1)
-LOOK_AHEAD = 100  # steps at most that are looked through for the next event
+# Refusals that tell nothing of a symbol that is free: the rules may let it in any moment.
+OF_THE_SYMBOL = ("duplicate", "max_positions")
+LOOK_AHEAD = 20  # steps at most that are looked through for the next event
 
 
 def leap(
@@ -60,8 +62,9 @@ class _Leaps(Desk):
         super().__init__(trader, exchange)
         self._width = len(histories)
         self._second = KINDS * self._width  # so many keys belong to one second
+        self._known_standing: tuple[object, tuple[str, int]] | None = None
         self._tracks = {
-            symbol: _Track(trader, symbol, history, place=place, width=self._width)
+            symbol: _Track(trader, symbol, history, place=place, width=self._width, standing=self._standing)
             for place, (symbol, history) in enumerate(histories.items())
         }
         self._by_place = [*self._tracks.values()]
@@ -156,8 +159,9 @@ class _Leaps(Desk):
     def _be_at(self, key: int) -> None:
         """Everything before the key is over; what comes now may touch any symbol."""
         self._key = key
-        for track in self._active:
-            track.catch_up(key)
+        for track in self._by_place:
+            if track.relies_on is not None or track in self._active:
+                track.catch_up(key)
         self._know_prices()
 
     def _deliver_candles(self, track: "_Track", *, before: int) -> None:
@@ -219,15 +223,33 @@ class _Leaps(Desk):
 
     def _refresh_active(self) -> None:
         """After something that may have changed any symbol."""
-        for track in tuple(self._active):
-            self._refresh(track)
-            heapq.heappush(self._queue, (track.key, track.place))
+        self._known_standing = None
+        for track in self._by_place:
+            if track.relies_on is not None or track in self._active:
+                self._refresh(track)
+                heapq.heappush(self._queue, (track.key, track.place))
         self._look_for_timer()
 
     def _refresh(self, track: "_Track") -> None:
         """After something has changed: what comes next there, and the Trader's next timer."""
         (self._active.add if track.refresh(self.trader, self.exchange) else self._active.discard)(track)
+        for other in self._by_place if self._width > 1 else ():
+            if other.relies_on is not None and other is not track and other.relies_on != self._standing():
+                other.catch_up(self._key)
+                other.look()
+                heapq.heappush(self._queue, (other.key, other.place))
         self._look_for_timer()
+
+    def _standing(self) -> tuple[str, int]:
+        """The code with which all signals are refused that come now, and the key before which they are."""
+        trader = self.trader
+        portfolio = trader.portfolio
+        # Stops that were moved since then change nothing: they move in our favour alone.
+        basis = self._session, portfolio.cash, len(portfolio.positions), trader.working_entries, len(trader.tripped)
+        if self._known_standing is None or self._known_standing[0] != basis:
+            code, until = trader.standing_refusal()
+            self._known_standing = basis, (code, NEVER if until is LATEST else to_seconds(until) * self._second)
+        return self._known_standing[1]
 
     def _look_for_timer(self) -> None:
         timer = self.trader.next_timer()
@@ -266,7 +288,16 @@ class _Track:
     step come next after what is over; while nothing can happen neither moves.
     """
 
-    def __init__(self, trader: Trader, symbol: str, history: History, *, place: int, width: int) -> None:
+    def __init__(
+        self,
+        trader: Trader,
+        symbol: str,
+        history: History,
+        *,
+        place: int,
+        width: int,
+        standing: Callable[[], tuple[str, int]],
+    ) -> None:
         self.book = trader.books[symbol]
         self._strategy = strategy = self.book.feeds[0].lines[0].strategy
         parameters = strategy.parameters
@@ -298,6 +329,12 @@ class _Track:
         wanted = steps.containing(np.flatnonzero(may_signal))
         self._wanted = [*wanted[wanted >= self.first_step].tolist(), len(keys)]
         self._next_wanted = 0
+        # Where every candidate is a signal and nobody wants to read of it, those that are refused anyway are counted.
+        self._counts = strategy.candidates_are_signals and parameters["enabled"] and not trader.keeps_records
+        self._signals_before = np.append(0, np.cumsum(may_signal)).data
+        self._trader = trader
+        self._standing = standing
+        self.relies_on: tuple[str, int] | None = None
         self._is_late = steps.is_late.data
         self._late = [*np.flatnonzero(steps.is_late).tolist(), len(keys)]
         self._foresight: Foresight | None = None
@@ -372,29 +409,47 @@ class _Track:
 
     def look(self) -> None:
         """Finds the next event."""
+        wanted = self._next_wanted_step()
+        if not self._is_active:
+            self.touched, self._event_step, self.key = NO_BAR, wanted, self._keys[wanted]
+            return
         first_step = self._step
-        while self._wanted[self._next_wanted] < first_step:
-            self._next_wanted += 1
-        step = self._wanted[self._next_wanted]
-        self.touched = NO_BAR
-        if self._is_active:
-            step, self.touched = self._first_reached(first_step, self._last_to_look_at(first_step, step))
-        else:
-            self._step = step
+        step, self.touched = self._first_reached(first_step, self._last_to_look_at(first_step, wanted))
+        if step > first_step and self._position is not None:
+            self._foresight = self._foresee(first_step, step)
+            ahead = first_step + self._foresight.place - self._first[first_step]  # every step before has one candle
+            if ahead < step:
+                step, self.touched = ahead, NO_BAR
         self._event_step = step
         self.key = self._keys[step] if self.touched == NO_BAR else self._bar_keys[self.touched]
+
+    def _next_wanted_step(self) -> int:
+        """The first step of which the Trader must be told because of a signal."""
+        while self._wanted[self._next_wanted] < self._step:
+            self._next_wanted += 1
+        wanted: int = self._wanted[self._next_wanted]
+        self.relies_on = None
+        is_free, book = self._position is None, self.book
+        if not self._counts or (is_free and (self._is_active or not self._trader.tripped)):
+            return wanted
+        if book.exit_reason or book.signals or book.blocks:
+            return wanted
+        code, until = standing = self._standing()
+        if code == "" or (is_free and code in OF_THE_SYMBOL) or self._keys[wanted] >= until:
+            return wanted
+        self.relies_on = standing
+        wanted = self._wanted[bisect_left(self._wanted, bisect_left(self._keys, until), self._next_wanted)]
+        return wanted
 
     def _last_to_look_at(self, step: int, wanted: int) -> int:
         """The first step from this one on of which the Trader is told in any case."""
         last = min(wanted, step + LOOK_AHEAD)
-        if self.expiry_key < self._keys[last]:
-            last = bisect_left(self._keys, self.expiry_key, step, last)
-        if self._position is not None and last > step:
+        if self._position is not None:
             if self.book.exit_reason:
                 return step
-            last = min(last, self._late[bisect_left(self._late, step)])  # every step before has one candle
-            self._foresight = self._foresee(step, last)
-            last = step + self._foresight.place - self._first[step]
+            last = min(last, self._late[bisect_left(self._late, step)])
+        if self.expiry_key < self._keys[last]:
+            last = bisect_left(self._keys, self.expiry_key, step, last)
         return last
 
     def _first_reached(self, first_step: int, last: int) -> tuple[int, int]:
@@ -416,8 +471,11 @@ class _Track:
         """The steps before this one, of which the Trader need not be told, are over."""
         if step == self._step:
             return
+        first, end = self._first[self._step], self._first[step]
+        if self.relies_on is not None and (signals := self._signals_before[end] - self._signals_before[first]):
+            self._trader.decisions[self.relies_on[0]] += signals
         if self._position is not None:
-            if self._foresight is None or self._foresight.place != self._first[step]:
+            if self._foresight is None or self._foresight.place != end:
                 self._foresight = self._foresee(self._step, step)
             self._strategy.skip(self._foresight)
             self._foresight = None

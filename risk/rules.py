@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
+from typing import NamedTuple
 
-from risk.sizing import shares
+from orders.values import quick
+from risk.sizing import ZERO, shares
 
 MAX_ENTRIES_PER_SYMBOL_AND_SESSION = 20
 STALE_MARGIN_SECONDS = 30
@@ -78,21 +81,23 @@ class Assessment:
     def checks(self) -> tuple[Check, ...]:
         """The checks up to and including the first failure."""
         checks: list[Check] = []
-        for code, rule in ALL_RULES:
-            passed, words = rule(self.request, self.settings)
-            checks.append(Check(code=code, passed=passed, detail=words()))
+        for code, is_kept, in_words in ALL_RULES:
+            passed = is_kept(self.request, self.settings)
+            checks.append(Check(code=code, passed=passed, detail=in_words(self.request, self.settings)))
             if not passed:
                 break
         return tuple(checks)
 
 
+_assessment = quick(Assessment)
+
+
 def assess(request: EntryRequest, settings: RiskSettings) -> Assessment:
     """Runs the rules in their order."""
-    for code, rule in ALL_RULES:
-        passed, _ = rule(request, settings)
-        if not passed:
-            return Assessment(request=request, settings=settings, refused_by=code, qty=Decimal(0))
-    return Assessment(request=request, settings=settings, refused_by="", qty=size_of(request, settings))
+    for code, is_kept, _ in ALL_RULES:
+        if not is_kept(request, settings):
+            return _assessment(request=request, settings=settings, refused_by=code, qty=ZERO)
+    return _assessment(request=request, settings=settings, refused_by="", qty=size_of(request, settings))
 
 
 def size_of(request: EntryRequest, settings: RiskSettings) -> Decimal:
@@ -108,90 +113,146 @@ def size_of(request: EntryRequest, settings: RiskSettings) -> Decimal:
     )
 
 
-Verdict = tuple[bool, Callable[[], str]]  # whether the rule is kept, and what it compared, in words
+# --- each rule, and what it compared in words -------------------------------------------------------------------------
 
 
-def _halted(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    return not request.halted, lambda: request.halted or "trading is on"
+def _halted(request: EntryRequest, settings: RiskSettings) -> bool:
+    return not request.halted
 
 
-def _session(request: EntryRequest, settings: RiskSettings) -> Verdict:
+def _halted_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    return request.halted or "trading is on"
+
+
+def _session(request: EntryRequest, settings: RiskSettings) -> bool:
+    close = request.session_close
+    return close is not None and request.now < close - _minutes(settings.flatten_minutes_before_close)
+
+
+def _session_in_words(request: EntryRequest, settings: RiskSettings) -> str:
     if request.session_close is None:
-        return False, lambda: "the market is closed"
-    last = request.session_close - timedelta(minutes=settings.flatten_minutes_before_close)
-    return request.now < last, lambda: f"entries until {last:%H:%M:%S} UTC, now {request.now:%H:%M:%S}"
+        return "the market is closed"
+    last = request.session_close - _minutes(settings.flatten_minutes_before_close)
+    return f"entries until {last:%H:%M:%S} UTC, now {request.now:%H:%M:%S}"
 
 
-def _stale(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    if not request.is_live:
-        return False, lambda: "the candle came from history"
-    age = request.now - request.candle_end
-    limit = timedelta(seconds=request.grace_seconds + STALE_MARGIN_SECONDS)
-    return age <= limit, lambda: f"candle ended {age.total_seconds():g} s ago, limit {limit.total_seconds():g} s"
-
-
-def _symbol_state(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    return not request.symbol_problem, lambda: request.symbol_problem or "nothing is wrong with the symbol"
-
-
-def _account(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    if request.broker_equity is None:
-        current = request.broker_is_current
-        return current, lambda: "no broker to compare with" if current else "no account data"
-    if not request.broker_is_current:
-        return False, lambda: "the broker's account could not be read for 30 s"
-    difference = abs(request.equity - request.broker_equity)
-    return (
-        difference <= MAX_EQUITY_DIFFERENCE * request.broker_equity,
-        lambda: f"equity {request.equity:.2f} here, {request.broker_equity:.2f} at the broker",
+def _stale(request: EntryRequest, settings: RiskSettings) -> bool:
+    return request.is_live and request.now - request.candle_end <= _seconds(
+        request.grace_seconds + STALE_MARGIN_SECONDS
     )
 
 
-def _daily_loss(request: EntryRequest, settings: RiskSettings) -> Verdict:
+def _stale_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    if not request.is_live:
+        return "the candle came from history"
+    age = (request.now - request.candle_end).total_seconds()
+    return f"candle ended {age:g} s ago, limit {request.grace_seconds + STALE_MARGIN_SECONDS:g} s"
+
+
+def _symbol_state(request: EntryRequest, settings: RiskSettings) -> bool:
+    return not request.symbol_problem
+
+
+def _symbol_state_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    return request.symbol_problem or "nothing is wrong with the symbol"
+
+
+def _account(request: EntryRequest, settings: RiskSettings) -> bool:
+    equity = request.broker_equity
+    return request.broker_is_current and (
+        equity is None or abs(request.equity - equity) <= MAX_EQUITY_DIFFERENCE * equity
+    )
+
+
+def _account_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    if request.broker_equity is None:
+        return "no broker to compare with" if request.broker_is_current else "no account data"
+    if not request.broker_is_current:
+        return "the broker's account could not be read for 30 s"
+    return f"equity {request.equity:.2f} here, {request.broker_equity:.2f} at the broker"
+
+
+def _daily_loss(request: EntryRequest, settings: RiskSettings) -> bool:
     result = request.equity - request.start_equity
+    return result > -(settings.max_daily_loss_pct * request.start_equity) and "daily_loss" not in request.tripped
+
+
+def _daily_loss_in_words(request: EntryRequest, settings: RiskSettings) -> str:
     limit = -(settings.max_daily_loss_pct * request.start_equity)
-    passed = result > limit and "daily_loss" not in request.tripped
-    return passed, lambda: f"result of the day {result:.2f}, limit {limit:.2f}"
+    return f"result of the day {request.equity - request.start_equity:.2f}, limit {limit:.2f}"
 
 
-def _consecutive_losses(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    tripped = "consecutive_losses" in request.tripped
-    pause = settings.consecutive_loss_pause
-    return not tripped, lambda: f"{pause} losses in a row pause the day: {'yes' if tripped else 'no'}"
+def _consecutive_losses(request: EntryRequest, settings: RiskSettings) -> bool:
+    return "consecutive_losses" not in request.tripped
 
 
-def _max_positions(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    used = request.open_positions + request.working_entries
-    return used < settings.max_open_positions, lambda: f"{used} of {settings.max_open_positions} positions used"
+def _consecutive_losses_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    tripped = "yes" if "consecutive_losses" in request.tripped else "no"
+    return f"{settings.consecutive_loss_pause} losses in a row pause the day: {tripped}"
 
 
-def _duplicate(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    taken = request.symbol_is_taken
-    return not taken, lambda: "the symbol is taken" if taken else "the symbol is free"
+def _max_positions(request: EntryRequest, settings: RiskSettings) -> bool:
+    return request.open_positions + request.working_entries < settings.max_open_positions
 
 
-def _order_rate(request: EntryRequest, settings: RiskSettings) -> Verdict:
-    count, limit = request.entries_today, MAX_ENTRIES_PER_SYMBOL_AND_SESSION
-    return count < limit, lambda: f"{count} of {limit} entries of the session used"
+def _max_positions_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    return f"{request.open_positions + request.working_entries} of {settings.max_open_positions} positions used"
 
 
-def _size(request: EntryRequest, settings: RiskSettings) -> Verdict:
+def _duplicate(request: EntryRequest, settings: RiskSettings) -> bool:
+    return not request.symbol_is_taken
+
+
+def _duplicate_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    return "the symbol is taken" if request.symbol_is_taken else "the symbol is free"
+
+
+def _order_rate(request: EntryRequest, settings: RiskSettings) -> bool:
+    return request.entries_today < MAX_ENTRIES_PER_SYMBOL_AND_SESSION
+
+
+def _order_rate_in_words(request: EntryRequest, settings: RiskSettings) -> str:
+    return f"{request.entries_today} of {MAX_ENTRIES_PER_SYMBOL_AND_SESSION} entries of the session used"
+
+
+def _size(request: EntryRequest, settings: RiskSettings) -> bool:
+    return request.stop_price > 0 and size_of(request, settings) > 0
+
+
+def _size_in_words(request: EntryRequest, settings: RiskSettings) -> str:
     if request.stop_price <= 0:
-        return False, lambda: f"the initial stop {request.stop_price} is not above 0"
-    qty = size_of(request, settings)
-    return qty > 0, lambda: f"{qty} shares fit"
+        return f"the initial stop {request.stop_price} is not above 0"
+    return f"{size_of(request, settings)} shares fit"
 
 
-ALL_RULES: tuple[tuple[str, Callable[[EntryRequest, RiskSettings], Verdict]], ...] = (
-    ("halted", _halted),
-    ("session", _session),
-    ("stale", _stale),
-    ("symbol_state", _symbol_state),
-    ("account", _account),
-    ("daily_loss", _daily_loss),
-    ("consecutive_losses", _consecutive_losses),
-    ("max_positions", _max_positions),
-    ("duplicate", _duplicate),
-    ("order_rate", _order_rate),
-    ("size", _size),
+class Rule(NamedTuple):
+    """One rule: the code it refuses with, whether it is kept, and what it compared, in words."""
+
+    code: str
+    is_kept: Callable[[EntryRequest, RiskSettings], bool]
+    in_words: Callable[[EntryRequest, RiskSettings], str]
+
+
+ALL_RULES = (
+    Rule("halted", _halted, _halted_in_words),
+    Rule("session", _session, _session_in_words),
+    Rule("stale", _stale, _stale_in_words),
+    Rule("symbol_state", _symbol_state, _symbol_state_in_words),
+    Rule("account", _account, _account_in_words),
+    Rule("daily_loss", _daily_loss, _daily_loss_in_words),
+    Rule("consecutive_losses", _consecutive_losses, _consecutive_losses_in_words),
+    Rule("max_positions", _max_positions, _max_positions_in_words),
+    Rule("duplicate", _duplicate, _duplicate_in_words),
+    Rule("order_rate", _order_rate, _order_rate_in_words),
+    Rule("size", _size, _size_in_words),
 )
+
+
+@cache
+def _minutes(number: int) -> timedelta:
+    return timedelta(minutes=number)
+
+
+@cache
+def _seconds(number: int) -> timedelta:
+    return timedelta(seconds=number)

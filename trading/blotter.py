@@ -8,12 +8,13 @@ from hashlib import sha1
 from uuid import UUID
 
 from orders.events import Created, Fact
-from orders.lifecycle import WORKING, Order, OrderType, Role, Side, TimeInForce, apply, apply_in_place
+from orders.lifecycle import TERMINAL, WORKING, Order, OrderType, Role, Side, TimeInForce, apply, apply_in_place
 from orders.values import quick
 from trading.journal import Journal
 from trading.messages import CancelOrder, OrderRecorded
 
 _order = quick(Order)
+ENTRY = Role.ENTRY
 INTENTS = UUID("7f1c3b52-6a0e-4c5d-9d8e-2f6b1a4c7e90").hex  # namespace of all ids
 
 
@@ -32,14 +33,14 @@ class Blotter:
     def __init__(self, journal: Journal) -> None:
         self.orders: dict[str, Order] = {}
         self.entries: dict[str, Order] = {}
+        self._live: dict[str, Order] = {}
         self._cancel_wanted: set[str] = set()
         self._counts: Counter[tuple[str, Role]] = Counter()
         self._journal = journal
 
     def live(self, local_id: str) -> Order | None:
         """The order of that id, as long as anything can still come of it."""
-        order = self.orders.get(local_id) if local_id else None
-        return order if order is not None and not order.is_terminal else None
+        return self._live.get(local_id)
 
     def write(
         self,
@@ -100,22 +101,27 @@ class Blotter:
         if self._journal.keeps_records:
             order = apply(before, fact)
             self._journal.add(OrderRecorded(order=order, fact=fact, before=before))
-        else:
-            order = before  # nobody else keeps it
-            apply_in_place(order, fact)
-        self.keep(order)
-        return order
+            self.keep(order)
+            return order
+        apply_in_place(before, fact)  # nobody else keeps it
+        if before.state in TERMINAL:
+            self.keep(before)
+        return before
 
     def keep(self, order: Order) -> None:
         """Takes an order in as it is now."""
-        if order.local_id not in self.orders:
+        local_id = order.local_id
+        if local_id not in self.orders:
             self._counts[order.correlation_id, order.role] += 1
-        self.orders[order.local_id] = order
-        if order.is_terminal:
-            self.entries.pop(order.local_id, None)
-            self._cancel_wanted.discard(order.local_id)
-        elif order.role is Role.ENTRY:
-            self.entries[order.local_id] = order
+        self.orders[local_id] = order
+        if order.state in TERMINAL:
+            self._live.pop(local_id, None)
+            self.entries.pop(local_id, None)
+            self._cancel_wanted.discard(local_id)
+        else:
+            self._live[local_id] = order
+            if order.role is ENTRY:
+                self.entries[local_id] = order
 
     def cancel(self, order: Order) -> None:
         """Asks for a cancellation once; one the broker has not confirmed yet is cancelled as soon as it has."""
@@ -141,7 +147,7 @@ class Blotter:
 
     def working_symbols(self) -> set[str]:
         """Symbols with an order of which something can still come."""
-        return {order.symbol for order in self.orders.values() if not order.is_terminal}
+        return {order.symbol for order in self._live.values()}
 
     def prune(self, held: Collection[str]) -> None:
         """Forgets ended orders, but not those of the round trips with these correlation ids: the ledger keeps them."""

@@ -55,6 +55,8 @@ class Journal:
 
     def say_of(self, order: Order, kind: ActivityType, words: Words, *, level: Level = Level.INFO) -> None:
         """One line for the activity feed about an order."""
+        if not self.keeps_records:
+            return
         self.say(kind, order.symbol, words, correlation_id=order.correlation_id, level=level)
 
     def note(self, symbol: str, message: str, *, level: Level = Level.WARNING) -> None:

@@ -7,14 +7,15 @@ asks for whatever is missing: a stop, a cancellation, an exit. Recovering from a
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from orders.events import (
     Accepted,
     Canceled,
     Expired,
+    Fact,
     Filled,
     Rejected,
     Replaced,
@@ -23,7 +24,7 @@ from orders.events import (
     SubmitFailed,
     Submitted,
 )
-from orders.lifecycle import WORKING, Order, OrderState, OrderType, Role, Side, TimeInForce
+from orders.lifecycle import TERMINAL, WORKING, Order, OrderState, OrderType, Role, Side, TimeInForce
 from orders.portfolio import ImpossibleFill, Portfolio, Position, Trade
 from orders.values import quick
 from risk.rules import Assessment, EntryRequest, assess
@@ -84,6 +85,7 @@ from trading.wording import dollars, fill_in_words, in_words, trade_in_words
 Answer = TypeVar("Answer")
 
 ZERO = Decimal(0)
+LATEST = datetime.max.replace(tzinfo=UTC)
 SMALLEST_PROTECTED_QTY = 5
 ACCOUNT_MAX_AGE = timedelta(seconds=30)
 FIRST_RETRY = timedelta(seconds=1)
@@ -100,6 +102,13 @@ HALT, UNKNOWN, STRATEGY, WATCHLIST = "halt", "unknown", "strategy", "watchlist"
 _entry_request = quick(EntryRequest)
 _holding = quick(Holding)
 _signal = quick(Signal)
+
+
+class Standing(NamedTuple):
+    """A refusal that meets every signal before `until` as long as nothing happens; no code if there is none."""
+
+    code: str
+    until: datetime
 
 
 class StrategyFailed(Exception):
@@ -183,6 +192,16 @@ class Trader:
             Reconciled: self._on_reconciled,
             DataEnded: self._on_data_ended,
         }
+        self._consequences: dict[type[Fact], Callable[[Book, Order, Any], None]] = {
+            Filled: self._on_fill,
+            Accepted: self._on_accepted,
+            Replaced: self._on_replaced,
+            Canceled: self._on_ended,
+            Expired: self._on_ended,
+            Rejected: self._on_refused,
+            SubmitFailed: self._on_refused,
+            ReplaceRefused: self._on_replace_refused,
+        }
 
     # --- the two doors ------------------------------------------------------------------------------------------------
 
@@ -212,6 +231,11 @@ class Trader:
     def now(self) -> datetime:
         """Market time of the latest event."""
         return self._journal.now
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether the answers hold records besides commands and trades."""
+        return self._journal.keeps_records
 
     @property
     def session(self) -> Session | None:
@@ -289,6 +313,31 @@ class Trader:
         for book in self.books.values():
             for line in book.lines():
                 yield book.symbol, line.strategy, line.latest, line.latest_candle, self._status(book, line)
+
+    @property
+    def working_entries(self) -> int:
+        """Entry orders of which something can still come."""
+        return len(self._blotter.entries)
+
+    def standing_refusal(self) -> Standing:
+        """The code with which every live signal of a symbol that is held would be refused, whatever its prices.
+
+        It holds until something happens: an order is sent, filled or cancelled, a timer fires, a bar reaches a stop.
+        So the loss of the day is looked at as if every position were worth what its stop would bring.
+        """
+        now, session = self.now, self.session
+        equity = self.portfolio.cash
+        for symbol, position in self.portfolio.positions.items():
+            stop = self.stop_of(symbol)
+            if stop is None or stop.stop_price is None:
+                return Standing("", now)
+            equity += position.market_value(stop.stop_price)
+        request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=equity)
+        code = assess(request, self.settings.risk).refused_by
+        if session is None or (code == "daily_loss" and code not in self.tripped):
+            return Standing("", now)
+        minutes = self.settings.risk.flatten_minutes_before_close
+        return Standing(code, LATEST if code == "session" else session.close - timedelta(minutes=minutes))
 
     def managed_symbols(self) -> list[str]:
         """Symbols whose bars are needed."""
@@ -445,27 +494,63 @@ class Trader:
                 self._enter(book, signal, assessment.qty)
 
     def _entry_request(self, book: Book, signal: Signal) -> EntryRequest:
-        taken = signal.is_held or book.symbol in self.portfolio.positions or bool(self._blotter.live(book.entry_id))
-        account = self._account
-        return _entry_request(
+        is_taken = signal.is_held or book.symbol in self.portfolio.positions or bool(self._blotter.live(book.entry_id))
+        return self._request(
             now=self.now,
-            halted=self._why_no_entries(),
-            session_close=self.session.close if self._is_open() and self.session else None,
             candle_end=signal.candle.end,
             is_live=signal.is_live,
-            grace_seconds=self.settings.grace_seconds,
-            symbol_problem=book.blocked,
+            is_taken=is_taken,
             equity=self.equity(),
+            symbol_problem=book.blocked,
+            entries_today=book.entries_today,
+            entry_price=signal.entry_price,
+            stop_price=signal.stop_price,
+        )
+
+    def _request(
+        self,
+        *,
+        now: datetime,
+        candle_end: datetime,
+        is_live: bool,
+        is_taken: bool,
+        equity: Decimal,
+        symbol_problem: str = "",
+        entries_today: int = 0,
+        entry_price: Decimal = ZERO,
+        stop_price: Decimal = ZERO,
+    ) -> EntryRequest:
+        """What the risk rules look at, the account's part of it added."""
+        session, account = self._tape.session, self._account
+        positions, entries = self.portfolio.positions, self._blotter.entries
+        return _entry_request(
+            now=now,
+            halted=self._why_no_entries(),
+            session_close=session.close if session is not None and session.contains(now) else None,
+            candle_end=candle_end,
+            is_live=is_live,
+            grace_seconds=self.settings.grace_seconds,
+            symbol_problem=symbol_problem,
+            equity=equity,
             broker_equity=account.equity if account else None,
             broker_is_current=not self._asks_broker or (account is not None and self._account_is_usable(account)),
             start_equity=self.start_equity,
             tripped=frozenset(self.tripped),
+<<<<<<< HEAD
             open_positions=len(self.portfolio.positions),
             working_entries=self.working_entries(),
             symbol_is_taken=taken,
             entries_today=book.entries_today,
             entry_price=signal.entry_price,
             stop_price=signal.stop_price,
+=======
+            open_positions=len(positions),
+            working_entries=sum([entry.symbol not in positions for entry in entries.values()]),
+            symbol_is_taken=is_taken,
+            entries_today=entries_today,
+            entry_price=entry_price,
+            stop_price=stop_price,
+>>>>>>> 396b3b8 (Count signals that are refused anyway without asking for each)
             buying_power=self.buying_power(),
         )
 
@@ -697,27 +782,25 @@ class Trader:
     def _on_order(self, event: OrderChanged) -> None:
         fact = event.fact
         order = self._blotter.apply(fact)
-        book = self._book(order.symbol)
-        if isinstance(fact, Filled):
-            self._on_fill(book, order, fact)
-        elif isinstance(fact, Accepted):
-            book.failures = 0
-            self._journal.say_of(order, ActivityType.ORDER_SUBMITTED, lambda: f"{in_words(order)} accepted")
-            self._blotter.cancel_if_wanted(order)
-            self._find_place(book, order)
-        elif isinstance(fact, Replaced):
-            self._on_replaced(book, order, fact)
-            self._blotter.cancel_if_wanted(order)
-        elif isinstance(fact, Canceled | Expired):
-            self._journal.say_of(order, ActivityType.ORDER_CANCELED, lambda: f"{in_words(order)} {order.state}")
-        elif isinstance(fact, Rejected | SubmitFailed):
-            self._on_refused(book, order, fact)
-        elif isinstance(fact, ReplaceRefused):
-            self._schedule_retry(book, Role.STOP_LOSS)
-            self._blotter.cancel_if_wanted(order)
-        if order.is_terminal or isinstance(fact, Filled):
+        book = self.books.get(order.symbol) or self._book(order.symbol)
+        if follow := self._consequences.get(type(fact)):
+            follow(book, order, fact)
+        if order.state in TERMINAL or type(fact) is Filled:
             self._account = None  # the broker's last report is older than this
         self._advance(book)
+
+    def _on_accepted(self, book: Book, order: Order, fact: Accepted) -> None:
+        book.failures = 0
+        self._journal.say_of(order, ActivityType.ORDER_SUBMITTED, lambda: f"{in_words(order)} accepted")
+        self._blotter.cancel_if_wanted(order)
+        self._find_place(book, order)
+
+    def _on_ended(self, book: Book, order: Order, fact: Canceled | Expired) -> None:
+        self._journal.say_of(order, ActivityType.ORDER_CANCELED, lambda: f"{in_words(order)} {order.state}")
+
+    def _on_replace_refused(self, book: Book, order: Order, fact: ReplaceRefused) -> None:
+        self._schedule_retry(book, Role.STOP_LOSS)
+        self._blotter.cancel_if_wanted(order)
 
     def _find_place(self, book: Book, order: Order) -> None:
         """An order that had been given up works after all: it takes the place of one that is missing, or it goes."""
@@ -782,6 +865,7 @@ class Trader:
         self._journal.say_of(
             order, ActivityType.STOP_MOVED, lambda: f"{order.symbol} stop moved to {dollars(fact.stop_price)}"
         )
+        self._blotter.cancel_if_wanted(order)
 
     def _on_refused(self, book: Book, order: Order, fact: Rejected | SubmitFailed) -> None:
         protective = order.role is not Role.ENTRY

@@ -15,7 +15,6 @@ from trading.strategy import Condition, Foresight, Holding, Strategy
 
 GREENS_THAT_END_A_PULLBACK = 2
 STRONG = 2  # the mark of a strong candle
-SAFETY = 1e-9  # far more than floats can be wrong by in a percentage, so that a hint errs on the generous side
 ZERO = Decimal(0)
 
 Marks = NDArray[np.int8]
@@ -30,6 +29,7 @@ class Velez(Strategy):
 
     name: ClassVar[str] = "velez"
     exit_reason: ClassVar[str] = "max_run"
+    candidates_are_signals: ClassVar[bool] = True
     hyperparameters: ClassVar[Mapping[str, Any]] = {
         "enabled": True,
         "allow_short": False,
@@ -130,25 +130,27 @@ class Velez(Strategy):
     # --- hints for backtests ------------------------------------------------------------------------------------------
 
     def candidates(self, candles: CandleColumns, averages: AverageColumns) -> Flags | None:
-        """The signal's conditions on whole columns; how tight the averages are in floats, with a margin."""
+        """The signal's conditions on whole columns, in exact integers."""
         marks = self._marks(candles)
-        is_long, is_short, gap_pct = averages.derived("velez", lambda: _parting(candles, averages))
+        is_long, is_short = averages.derived("velez", lambda: _parting(averages))
         found: Flags = is_long & (marks == STRONG)
         if self.parameters["allow_short"]:
             found |= is_short & (marks == -STRONG)
-        found &= gap_pct <= float(self.parameters["tightness_threshold_pct"]) * (1 + SAFETY)
+        (some,) = np.nonzero(found)
+        percent, scale = self.parameters["tightness_threshold_pct"], averages.fast * averages.slow
+        found[some] = ~_reaches(averages.spread[some], percent, candles.close[some] * scale)
         return found
 
     def foresee(self, candles: CandleColumns, *, first: int, end: int, side: Side) -> Foresight:
         """The next candle that moves the stop or ends the run."""
         trail = self._trail.copy()
         most = int(self.parameters["max_run_candles"])
-        marks = self._marks(candles).data[first:end]
         sign, ends, lower = (1, candles.low, min) if side is Side.LONG else (-1, candles.high, max)
-        for place, mark in enumerate(marks, first):
-            if trail.comes_to_something(mark * sign, most):
+        for place, mark in enumerate(self._marks(candles).data[first:end], first):
+            seen = mark * sign
+            if seen > 0 and trail.comes_to_something(seen, most):
                 return Foresight(place, trail)
-            trail.take(mark * sign, PRICES[ends.item(place)] if mark * sign < 0 else ZERO, lower=lower)
+            trail.take(seen, PRICES[ends.item(place)] if seen < 0 else ZERO, lower=lower)
         return Foresight(end, trail)
 
     def skip(self, foresight: Foresight) -> None:
@@ -240,23 +242,18 @@ class _Trail:
         return None
 
     def comes_to_something(self, mark: int, most: int) -> bool:
-        """Whether this candle will move the stop, or be the one of `most` strong ones in a row."""
-        if mark <= 0:
-            return False
+        """Whether this green candle will move the stop, or be the one of `most` strong ones in a row."""
         if self.pullback_end is not None:
             return self.green_count == GREENS_THAT_END_A_PULLBACK - 1
         return self.in_run and mark >= STRONG and self.run_count + 1 >= most
 
 
-def _parting(candles: CandleColumns, averages: AverageColumns) -> tuple[Flags, Flags, NDArray[np.float64]]:
-    """Where the averages part upwards, where downwards, and how far they are apart, in percent."""
+def _parting(averages: AverageColumns) -> tuple[Flags, Flags]:
+    """Where the averages part upwards and where downwards, and the spread before is known too."""
     spread = averages.spread
     change = np.diff(spread, prepend=0)
-    is_warm = (
-        np.arange(len(spread)) >= averages.slow
-    )  # one candle more than the slow average needs: the spread before counts
-    gap_pct: NDArray[np.float64] = np.abs(spread) / (averages.fast * averages.slow) / candles.close * 100
-    return is_warm & (spread > 0) & (change > 0), is_warm & (spread < 0) & (change < 0), gap_pct
+    is_warm = np.arange(len(spread)) >= averages.slow
+    return is_warm & (spread > 0) & (change > 0), is_warm & (spread < 0) & (change < 0)
 
 
 def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> Marks:
@@ -266,12 +263,12 @@ def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> Marks:
     return marks
 
 
-def _reaches(body: Integers, percent: Decimal, length: Integers) -> Flags:
-    """Whether the body is at least so many percent of the length, in integers."""
-    share, whole = percent.as_integer_ratio()
-    largest = int(length.max(initial=0)) * max(share, 100 * whole)
+def _reaches(size: Integers, percent: Decimal, whole: Integers) -> Flags:
+    """Whether a size, whatever its sign, is at least so many percent of a whole; exact."""
+    share, unit = percent.as_integer_ratio()
+    largest = max(int(np.abs(size).max(initial=0)) * 100 * unit, int(whole.max(initial=0)) * share)
     kind: Any = np.int64 if largest < LARGEST_SUM else np.object_
-    reaches: Flags = (np.abs(body).astype(kind) * (100 * whole) >= length.astype(kind) * share).astype(bool)
+    reaches: Flags = (np.abs(size).astype(kind) * (100 * unit) >= whole.astype(kind) * share).astype(bool)
     return reaches
 
 
