@@ -245,7 +245,7 @@ class _Leaps(Desk):
         trader = self.trader
         portfolio = trader.portfolio
         # Stops that were moved since then change nothing: they move in our favour alone.
-        basis = self._session, portfolio.cash, len(portfolio.positions), trader.working_entries, len(trader.tripped)
+        basis = self._session, portfolio.cash, len(portfolio.positions), trader.working_entries(), len(trader.tripped)
         if self._known_standing is None or self._known_standing[0] != basis:
             code, until = trader.standing_refusal()
             self._known_standing = basis, (code, NEVER if until is LATEST else to_seconds(until) * self._second)
@@ -327,7 +327,7 @@ class _Track:
         may_signal = np.ones(len(self._candles), dtype=bool) if hint is None else hint
         self._may_signal = may_signal.data
         wanted = steps.containing(np.flatnonzero(may_signal))
-        self._wanted = [*wanted[wanted >= self.first_step].tolist(), len(keys)]
+        self._wanted: list[int] = [*wanted[wanted >= self.first_step].tolist(), len(keys)]
         self._next_wanted = 0
         # Where every candidate is a signal and nobody wants to read of it, those that are refused anyway are counted.
         self._counts = strategy.candidates_are_signals and parameters["enabled"] and not trader.keeps_records
@@ -438,8 +438,7 @@ class _Track:
         if code == "" or (is_free and code in OF_THE_SYMBOL) or self._keys[wanted] >= until:
             return wanted
         self.relies_on = standing
-        wanted = self._wanted[bisect_left(self._wanted, bisect_left(self._keys, until), self._next_wanted)]
-        return wanted
+        return self._wanted[bisect_left(self._wanted, bisect_left(self._keys, until), self._next_wanted)]
 
     def _last_to_look_at(self, step: int, wanted: int) -> int:
         """The first step from this one on of which the Trader is told in any case."""

@@ -122,9 +122,10 @@ class Strategy(ABC):
     def candidates(self, candles: CandleColumns, averages: AverageColumns) -> Flags | None:
         """A hint for backtests, which have all candles in advance: at which of them a signal is possible.
 
-        It may be given for too many candles, never for too few; `candidates_are_signals` where it is never given for
-        too many: there `should_long`, or `should_short` if shorts are allowed, says yes. With it the strategy is told of these candles and of
-        those in its positions alone, so it must not live on `observe`. None: it is to be told of every candle.
+        It may be given for too many candles, never for too few. `candidates_are_signals` says that it is never given
+        for too many either: at each `should_long`, or `should_short` if shorts are allowed, says yes. With a hint the
+        strategy is told of these candles and of those in its positions alone, so it must not live on `observe`. None:
+        it is to be told of every candle.
         """
         return None
 

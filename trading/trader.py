@@ -314,11 +314,6 @@ class Trader:
             for line in book.lines():
                 yield book.symbol, line.strategy, line.latest, line.latest_candle, self._status(book, line)
 
-    @property
-    def working_entries(self) -> int:
-        """Entry orders of which something can still come."""
-        return len(self._blotter.entries)
-
     def standing_refusal(self) -> Standing:
         """The code with which every live signal of a symbol that is held would be refused, whatever its prices.
 
@@ -522,7 +517,6 @@ class Trader:
     ) -> EntryRequest:
         """What the risk rules look at, the account's part of it added."""
         session, account = self._tape.session, self._account
-        positions, entries = self.portfolio.positions, self._blotter.entries
         return _entry_request(
             now=now,
             halted=self._why_no_entries(),
@@ -536,21 +530,12 @@ class Trader:
             broker_is_current=not self._asks_broker or (account is not None and self._account_is_usable(account)),
             start_equity=self.start_equity,
             tripped=frozenset(self.tripped),
-<<<<<<< HEAD
             open_positions=len(self.portfolio.positions),
             working_entries=self.working_entries(),
-            symbol_is_taken=taken,
-            entries_today=book.entries_today,
-            entry_price=signal.entry_price,
-            stop_price=signal.stop_price,
-=======
-            open_positions=len(positions),
-            working_entries=sum([entry.symbol not in positions for entry in entries.values()]),
             symbol_is_taken=is_taken,
             entries_today=entries_today,
             entry_price=entry_price,
             stop_price=stop_price,
->>>>>>> 396b3b8 (Count signals that are refused anyway without asking for each)
             buying_power=self.buying_power(),
         )
 
