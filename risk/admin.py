@@ -1,6 +1,7 @@
 """The settings page, and the tables of risk to be read, in Django's admin."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from django import forms
@@ -17,10 +18,20 @@ from orders.admin import ReadOnlyAdmin
 from orders.fields import utc_now
 from risk import store
 from risk.config import SETTINGS, Config, ConfigError, Kind, Setting, as_text, mask, parse
+from risk.danger import Danger, applies, dangers
 from risk.models import SettingsChange, SettingsOverride, TradingSession
+from risk.symbols import CannotTell, not_tradable
 
 RESET = "reset"
-OTHER_FIELDS = frozenset({"csrfmiddlewaretoken", RESET})
+CONFIRMED = "confirmed"
+OTHER_FIELDS = frozenset({"csrfmiddlewaretoken", RESET, CONFIRMED})
+GROUPS = {
+    "watchlist": "What is watched",
+    "risk": "Limits",
+    "velez": "Strategies",
+    "opening_range": "Strategies",
+    "log_level": "Log",
+}
 EDITABLE = tuple(setting for setting in SETTINGS if setting.ui)
 
 
@@ -68,18 +79,24 @@ class SettingsAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         config = _effective(request)
         form = SettingsForm(config=config)
+        asked: list[Danger] = []
         if request.method == "POST":
             if not self.has_change_permission(request):
                 raise PermissionDenied
-            form = SettingsForm(request.POST, config=config)
-            if _saved(request, form, config):
+            if RESET not in request.POST:
+                form = SettingsForm(request.POST, config=config)
+                _refuse_symbols(request, form, config)
+            asked = [] if CONFIRMED in request.POST else _dangers(request, form, config)
+            if not asked and _saved(request, form, config):
                 return HttpResponseRedirect(request.path)
         context = {
             **self.admin_site.each_context(request),
             "title": "Settings",
             "opts": self.model._meta,
             "form": form,
-            "rows": _rows(form, config),
+            "asked": asked,
+            "reset": request.POST.get(RESET, ""),
+            "groups": _groups(_rows(form, config)),
             "fixed": [_described(setting, config) for setting in SETTINGS if not setting.ui],
             "changes": store.changes(limit=20),
             "can_change": self.has_change_permission(request),
@@ -104,6 +121,34 @@ class TradingSessionAdmin(ReadOnlyAdmin):
     list_filter = ("breaker", "halted", "account_id")
 
 
+def _dangers(request: HttpRequest, form: SettingsForm, config: Config) -> list[Danger]:
+    """What is dangerous about the change that is asked for."""
+    key = request.POST.get(RESET, "")
+    try:
+        after = {key: as_text(settings.ALGO[key])} if key else _changed(form, config)
+        return dangers(config, config.with_overrides(after), list(after))
+    except ConfigError:
+        return []  # saving says what is wrong
+
+
+def _changed(form: SettingsForm, config: Config) -> dict[str, str]:
+    if not form.is_valid():
+        return {}
+    return {key: text for key, text in form.cleaned_data.items() if text != as_text(config[key])}
+
+
+def _refuse_symbols(request: HttpRequest, form: SettingsForm, config: Config) -> None:
+    """Refuses symbols that are new on the watchlist and that the broker does not trade."""
+    if not form.is_valid():
+        return
+    added = [symbol for symbol in form.cleaned_data["watchlist"].split(",") if symbol not in config["watchlist"]]
+    try:
+        if unknown := not_tradable(added):
+            form.add_error("watchlist", f"The broker does not trade {', '.join(unknown)}.")
+    except CannotTell as problem:
+        messages.warning(request, f"{', '.join(added)} could not be checked: {problem}.")
+
+
 def _saved(request: HttpRequest, form: SettingsForm, config: Config) -> bool:
     """Whether what was asked for could be done; if not, the form says why."""
     by, now = request.user.get_username(), utc_now()
@@ -115,12 +160,12 @@ def _saved(request: HttpRequest, form: SettingsForm, config: Config) -> bool:
             return True
         if not form.is_valid():
             return False
-        changed = {key: text for key, text in form.cleaned_data.items() if text != as_text(config[key])}
+        changed = _changed(form, config)
         with transaction.atomic():
             for key, text in changed.items():
                 store.set_override(key, text, by=by, config=settings.ALGO, real_at=now)
     except ConfigError as error:
-        form.add_error(None, str(error))
+        messages.error(request, str(error))
         return False
     messages.success(request, f"Changed: {', '.join(changed)}." if changed else "Nothing was changed.")
     return True
@@ -136,11 +181,19 @@ def _effective(request: HttpRequest) -> Config:
         return base
 
 
+def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The rows under the first part of their keys."""
+    return [(name, list(group)) for name, group in groupby(rows, key=lambda row: GROUPS.get(row["section"], "Other"))]
+
+
 def _rows(form: SettingsForm, config: Config) -> list[dict[str, Any]]:
-    overridden = store.overrides()
+    overridden, latest = store.overrides(), store.latest_changes()
     return [
         {
             **_described(setting, config),
+            "section": setting.key.partition(".")[0],
+            "applies": applies(setting.key),
+            "latest": latest.get(setting.key),
             "field": form[setting.key],
             "fallback": as_text(settings.ALGO[setting.key]),
             "is_override": setting.key in overridden,

@@ -1,6 +1,7 @@
 """`/api/settings`, and who may change things through the API."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -9,8 +10,9 @@ from ninja import Body, Router, Schema
 from ninja.errors import HttpError
 
 from risk import store
-from risk.config import SETTINGS, ConfigError, as_text, mask
+from risk.config import SETTINGS, ConfigError, as_text, mask, parse
 from risk.roles import Role, role_of
+from risk.symbols import CannotTell, not_tradable
 from risk.tokens import Bearer
 
 router = Router(tags=["settings"])
@@ -80,6 +82,7 @@ def change_settings(
     """Changes settings by key, all of them or none; null goes back to what the environment says."""
     by, now = administrator(request), datetime.now(UTC)
     try:
+        _refuse_symbols(changes.get("watchlist"))
         with transaction.atomic():
             for key, value in changes.items():
                 if value is None:
@@ -90,3 +93,17 @@ def change_settings(
     except ConfigError as error:
         raise HttpError(400, str(error)) from None
     return read_settings(request)
+
+
+def _refuse_symbols(watchlist: Any) -> None:
+    """Raises ConfigError for a symbol that is new and that the broker does not trade."""
+    if not watchlist:
+        return
+    asked = parse("watchlist", as_text(tuple(watchlist) if isinstance(watchlist, list) else watchlist))
+    known = store.effective(settings.ALGO)["watchlist"]
+    try:
+        unknown = not_tradable([symbol for symbol in asked if symbol not in known])
+    except CannotTell as problem:
+        raise HttpError(503, f"The watchlist was not changed: {problem}.") from None
+    if unknown:
+        raise ConfigError(f"the broker does not trade {', '.join(unknown)}")

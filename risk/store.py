@@ -164,6 +164,15 @@ def changes(*, limit: int = 100) -> list[Change]:
     ]
 
 
+@transaction.atomic
+def latest_changes() -> dict[str, Change]:
+    """The latest change of every key that was ever changed."""
+    latest: dict[str, Change] = {}
+    for change in changes(limit=10_000):
+        latest.setdefault(change.key, change)
+    return latest
+
+
 def _record_change(key: str, old_value: str | None, new_value: str | None, *, by: str, real_at: datetime) -> None:
     models.SettingsChange.objects.create(
         key=key, old_value=old_value, new_value=new_value, changed_by=by, changed_at=real_at

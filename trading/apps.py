@@ -8,9 +8,14 @@ class TradingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Has the exchange's sessions kept in the data folder, so that a command need not compute them first."""
+        """Has the exchange's sessions kept in the data folder, and lets the settings page ask for symbols.
+
+        Kept sessions need not be computed by every command.
+        """
         from django.conf import settings
 
-        from trading.live import calendar
+        from risk.symbols import know
+        from trading.live import assets, calendar
 
+        know(assets.not_tradable)
         calendar.keep_in(settings.DATA_DIR / "calendar")

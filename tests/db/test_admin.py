@@ -141,7 +141,8 @@ def test_the_settings_page_shows_every_setting_with_source_default_and_bounds(ad
 
 def test_a_setting_is_changed_and_taken_back(admin: Client) -> None:
     page = reverse(SETTINGS_PAGE)
-    assert admin.post(page, form(**{LIMIT: "0.05", "watchlist": "AAPL, TSLA"})).status_code == 302
+    changes = form(**{LIMIT: "0.05", "watchlist": "AAPL, TSLA"}, confirmed="yes")
+    assert admin.post(page, changes).status_code == 302
     assert risk_store.overrides() == {LIMIT: "0.05", "watchlist": "AAPL,TSLA"}
     assert {change.changed_by for change in risk_store.changes()} == {"ann"}
     assert admin.post(page, {"reset": LIMIT}).status_code == 302
@@ -163,6 +164,44 @@ def test_a_bad_value_is_refused_at_its_field(admin: Client, key: str, value: str
     answer = admin.post(reverse(SETTINGS_PAGE), form(**{key: value, "risk.max_risk_per_trade_abs": "400"}))
     assert answer.status_code == 200
     assert words in answer.content.decode()
+    assert risk_store.overrides() == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        (LIMIT, "0.05", "a day may lose more before entries stop"),
+        ("risk.max_open_positions", "6", "more positions may lose at the same time"),
+        ("risk.flatten_minutes_before_close", "0", "positions are held overnight"),
+        ("watchlist", "AAPL,TSLA,AMD,NVDA", "META take no more entries"),
+    ],
+)
+def test_a_dangerous_change_is_asked_about_and_made_when_confirmed(
+    admin: Client, key: str, value: str, why: str
+) -> None:
+    asked = admin.post(reverse(SETTINGS_PAGE), form(**{key: value}))
+    assert asked.status_code == 200
+    assert why in asked.content.decode()
+    assert f'value="{value}"' in asked.content.decode()  # what was typed is still there
+    assert risk_store.overrides() == {}
+    assert admin.post(reverse(SETTINGS_PAGE), form(**{key: value}, confirmed="yes")).status_code == 302
+    assert risk_store.overrides() == {key: value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(LIMIT, "0.02"), ("risk.max_open_positions", "4"), ("watchlist", "AAPL,TSLA,AMD,NVDA,META,IBM")]
+)
+def test_a_change_that_makes_trading_safer_needs_no_second_word(admin: Client, key: str, value: str) -> None:
+    assert admin.post(reverse(SETTINGS_PAGE), form(**{key: value})).status_code == 302
+    assert risk_store.overrides() == {key: value}
+
+
+def test_taking_back_a_safer_value_is_asked_about_too(admin: Client) -> None:
+    risk_store.set_override(LIMIT, "0.02", by="ann", config=resolve([]), real_at=REAL)
+    asked = admin.post(reverse(SETTINGS_PAGE), {"reset": LIMIT})
+    assert asked.status_code == 200
+    assert "a day may lose more" in asked.content.decode()
+    assert admin.post(reverse(SETTINGS_PAGE), {"reset": LIMIT, "confirmed": "yes"}).status_code == 302
     assert risk_store.overrides() == {}
 
 

@@ -1,0 +1,99 @@
+"""The settings page in a browser, beside an engine that follows it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group, User
+from playwright.sync_api import Browser, Page, StorageState, expect
+from pytest_django import DjangoDbBlocker
+
+from tests.browser.conftest import PHONE, Server, browsing, fits, login_at, server
+
+ENGINE = ("manage.py", "runengine", "--provider", "simulator", "--no-worker")
+SETTINGS = "admin/risk/settingsoverride/"
+
+
+def make_admin() -> None:
+    """The operator is in the group `admin`, and no more than that."""
+    operator = User.objects.get(username="operator")
+    operator.is_staff = False
+    operator.save()
+    operator.groups.add(Group.objects.get(name="admin"))
+
+
+@pytest.fixture(scope="module")
+def engine(
+    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Server]:
+    with server(migrated_sqlite, tmp_path_factory.mktemp("settings"), django_db_blocker, fill=make_admin) as program:
+        process = program.start(*ENGINE)
+        yield program
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def login(engine: Server, chromium: Browser) -> StorageState:
+    return login_at(chromium, engine.url)
+
+
+@pytest.fixture
+def page(engine: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+    complaints: list[str] = []
+    with browsing(chromium, complaints=complaints, login=login) as window:
+        window.goto(engine.url)
+        expect(window.locator("#market-clock")).to_contain_text("Open")
+        yield window
+    assert complaints == []
+
+
+def test_a_changed_limit_is_in_force_on_the_dashboard_at_once(engine: Server, page: Page) -> None:
+    expect(page.locator("[data-gauge=positions]")).to_contain_text("of 5")
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_label("risk.max_open_positions").fill("4")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".messagelist")).to_contain_text("Changed: risk.max_open_positions.")
+    expect(page.locator(".setting").filter(has_text="risk.max_open_positions")).to_contain_text("operator")
+    page.get_by_role("link", name="Dashboard").click()
+    expect(page.locator("[data-gauge=positions]")).to_contain_text("of 4")
+    expect(page.locator("#activity")).to_contain_text("Settings changed")
+
+
+def test_a_loosened_limit_asks_first_and_a_bad_one_is_refused_at_its_field(engine: Server, page: Page) -> None:
+    page.goto(f"{engine.url}/{SETTINGS}")
+    field = page.get_by_label("risk.max_daily_loss_pct")
+    field.evaluate("element => element.removeAttribute('max')")  # what a browser without limits would send
+    field.fill("0.5")
+    page.get_by_role("button", name="Save").click()
+    row = page.locator(".setting-wrong")
+    expect(row).to_contain_text("must be a number from 0.01 to 0.10")
+    expect(row.get_by_label("risk.max_daily_loss_pct")).to_have_value("0.5")
+    page.get_by_label("risk.max_daily_loss_pct").fill("0.04")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alertdialog")).to_contain_text("from 0.03 to 0.04: a day may lose more")
+    page.get_by_role("link", name="No, leave everything").click()
+    expect(page.get_by_label("risk.max_daily_loss_pct")).to_have_value("0.03")
+    page.get_by_label("risk.max_daily_loss_pct").fill("0.04")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Yes, change it").click()
+    expect(page.locator(".messagelist")).to_contain_text("Changed: risk.max_daily_loss_pct.")
+    page.get_by_role("button", name="Reset to 0.03").click()
+    expect(page.locator(".messagelist")).to_contain_text("what the environment says again")
+
+
+def test_a_new_symbol_is_watched_without_a_restart(engine: Server, page: Page) -> None:
+    page.goto(f"{engine.url}/{SETTINGS}")
+    page.get_by_label("watchlist", exact=True).fill("AAPL,TSLA,AMD,NVDA,META,IBM")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".messagelist")).to_contain_text("Changed: watchlist.")
+    page.goto(engine.url)
+    expect(page.locator("#strategies > li")).to_have_count(6, timeout=20_000)
+    expect(page.locator("#strategies > li").last).to_contain_text("IBM")
+
+
+def test_the_page_fits_a_phone(engine: Server, chromium: Browser, login: StorageState) -> None:
+    with browsing(chromium, PHONE, complaints=[], login=login) as window:
+        window.goto(f"{engine.url}/{SETTINGS}")
+        expect(window.get_by_label("risk.max_open_positions")).to_be_visible()
+        assert fits(window)
