@@ -3,11 +3,12 @@
 PYTHON ?= python3
 MANAGE = .venv/bin/python manage.py
 CHART = lightweight-charts
+PEERS = backtesting vectorbt nautilus
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check crash-points simulate simulate-mutations requirements venv base dev charts
+.PHONY: help setup run test check crash-points simulate simulate-mutations bench bench-peers requirements venv base dev charts
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +40,24 @@ simulate-mutations: dev  ## take one safeguard out at a time: the stories must n
 crash-points: dev  ## kill the engine at every commit and broker call of all scripted days; ARGS="--day short" takes one
 	@.venv/bin/python -m tests.crash $(ARGS)
 
+bench: base  ## measure how fast backtests are here, as JSON
+	@.venv/bin/python benchmarks/backtest.py $(ARGS)
+
+bench-peers: base  ## install what `make bench` compares with, each in an environment of its own (needs the network)
+	@for peer in $(PEERS); do \
+		lock=benchmarks/peers/$$peer.txt; env=.bench/$$peer; \
+		cmp -s $$lock $$env/installed && continue; \
+		echo "Installing $$peer ..."; rm -rf $$env; \
+		.venv/bin/python -m venv $$env && $$env/bin/pip install --quiet --require-hashes -r $$lock && \
+			cp $$lock $$env/installed || echo "$$peer cannot be installed here; make bench goes on without it" >&2; \
+	done
+
 requirements: dev  ## lock the newest allowed versions again (needs the network)
 	@$(LOCK) --upgrade requirements/base.in -o requirements/base.txt
 	@$(LOCK) --upgrade requirements/dev.in -o requirements/dev.txt
+	@for peer in $(PEERS); do \
+		$(LOCK) --upgrade benchmarks/peers/$$peer.in -o benchmarks/peers/$$peer.txt || exit 1; \
+	done
 
 # --- steps of the above: done again only when their lock has changed, so nothing needs the network twice --------------
 

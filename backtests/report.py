@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -59,7 +60,9 @@ def write_report(
 def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: int | None, made_at: datetime) -> str:
     """The page. `bars` are those the run traded on, by symbol; `made_at` is the wall clock."""
     request, result, metrics = outcome.request, outcome.result, outcome.metrics
-    library = finders.find(CHART_LIBRARY)
+    found = finders.find(CHART_LIBRARY)
+    library = Path(found).read_text(encoding="utf-8") if isinstance(found, str) else ""
+    script = _static(SCRIPT)
     seconds = metrics.average_duration_seconds
     own_minutes, minutes = _candle_minutes(outcome, bars)
     context = {
@@ -83,12 +86,13 @@ def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: i
         "rows": list(_rows(result.trades)),
         "longer_candles": minutes if minutes > own_minutes else None,
         "page_data": _page_data(outcome, minutes),
+        "has_cold": not all(each.is_warm for each in outcome.data.values()),
         "style": "\n".join(_static(name) for name in STYLES),
-        "script": _static(SCRIPT),
-        "library": "",
+        "script": script,
+        "library": library,
+        "policy": _policy(library, script),
     }
-    if isinstance(library, str):
-        context["library"] = Path(library).read_text(encoding="utf-8")
+    if library:
         context["candles"] = {symbol: _packed(bars[symbol], result.sessions, minutes) for symbol in request.symbols}
     return render_to_string(TEMPLATE, context)
 
@@ -294,6 +298,14 @@ def _static(name: str) -> str:
     folder = Path(path).parent
     text = Path(path).read_text(encoding="utf-8")
     return re.sub(r'url\("(\.\./[^"]+\.svg)"\)', lambda match: f'url("{_svg(folder / match[1])}")', text)
+
+
+def _policy(*scripts: str) -> str:
+    """What the page may do, told to the browser: run these scripts, show pictures inside it, and load nothing."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts if script)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    parts = ("default-src 'none'", f"script-src {allowed}", "style-src 'unsafe-inline'", "img-src data: blob:")
+    return "; ".join((*parts, "base-uri 'none'", "form-action 'none'"))
 
 
 def _svg(path: Path) -> str:

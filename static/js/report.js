@@ -80,11 +80,11 @@
     const upper = (height - axis - gap) * 0.74, lower = height - axis - upper - gap;
     const equities = points.map(([, equity]) => equity), drops = falls(points);
     const low = Math.min(data.capital, ...extremes(equities)), high = Math.max(data.capital, ...extremes(equities));
-    const pad = (high - low || high * 0.01) * 0.06, deepest = Math.min(...extremes(drops)) || -0.01;
+    const pad = (high - low || high * 0.01) * 0.06, deepest = Math.min(...extremes(drops));
     const [first, last] = [points[0][0], points.at(-1)[0]];
     const x = (seconds) => left + ((seconds - first) / (last - first)) * (width - left - right);
     const y = (equity) => upper - ((equity - low + pad) / (high - low + 2 * pad)) * upper;
-    const depth = (drop) => upper + gap + (drop / deepest) * lower;
+    const depth = (drop) => upper + gap + (drop / (deepest || -1)) * lower;
     const path = (values, place) => points.map(([seconds], index) => `${index ? "L" : "M"}${x(seconds).toFixed(1)} ${place(values[index]).toFixed(1)}`).join("");
     const line = path(equities, y), fall = path(drops, depth);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" });
@@ -95,7 +95,8 @@
     svg.append(element("line", { class: "base", x1: left, x2: width - right, y1: y(data.capital), y2: y(data.capital) }));
     svg.append(element("path", { class: "area", d: `${line}L${x(last)} ${upper}L${x(first)} ${upper}Z` }), element("path", { class: "line", d: line }));
     svg.append(element("path", { class: "fall", d: `${fall}L${x(last)} ${upper + gap}L${x(first)} ${upper + gap}Z` }));
-    svg.append(element("text", { x: width - right + 8, y: upper + gap + 6 }, "0%"), element("text", { x: width - right + 8, y: height - axis }, percent(deepest)));
+    svg.append(element("text", { x: width - right + 8, y: upper + gap + 6 }, "0%"));
+    if (deepest < 0) svg.append(element("text", { x: width - right + 8, y: height - axis }, percent(deepest)));
     for (const [seconds, text] of timeMarks(points, Math.max(2, Math.floor(width / 92)))) {
       if (x(seconds) < width - right - 20) svg.append(element("text", { x: x(seconds), y: height - 3 }, text));
     }
@@ -207,7 +208,8 @@
       const range = panel.chart.timeScale().getVisibleLogicalRange();
       if (!range || !panel.candles.length) return;
       const [from, to] = [panel.timeAt(range.from - 1), panel.timeAt(range.to + 1)];
-      const isFar = range.to - range.from > 2500;
+      const seen = [range.from, range.to].map((each) => Math.max(0, Math.min(Math.round(each), panel.candles.length - 1)));
+      const isFar = panel.candles[seen[1]].time - panel.candles[seen[0]].time > 15 * 86400;
       for (const trade of panel.trades) {
         if (trade.exit_at < from || trade.entry_at > to) continue;
         this.drawTrade(context, trade, isFar);
@@ -269,6 +271,8 @@
       this.paint();
       const choices = [data.minutes, ...[5, 10, 30].filter((each) => each > data.minutes && each % data.minutes === 0), "day"];
       part("price-minutes").replaceChildren(...choices.map((each) => new Option(each === "day" ? "1 day" : `${each} min`, each)));
+      // More than a month of short candles is a picture of nothing: a day each, until one looks at a trade.
+      if (data.equity.at(-1)[0] - data.equity[0][0] > 31 * 86400) part("price-minutes").value = "day";
       part("price-symbol").addEventListener("change", () => this.show(part("price-symbol").value));
       part("price-minutes").addEventListener("change", () => this.redraw());
       part("trade-before").addEventListener("click", () => this.goTo(this.place - 1));
@@ -316,7 +320,12 @@
     goTo(place) {
       if (!this.trades.length) return;
       this.place = Math.max(0, Math.min(place, this.trades.length - 1));
+      const isFirst = !this.shown;
       this.shown = this.trades[this.place];
+      if (isFirst && part("price-minutes").value === "day") {
+        part("price-minutes").value = data.minutes;
+        return this.redraw();
+      }
       const [from, to] = [this.shown.entry_at, this.shown.exit_at].map((seconds) => before(this.candles, seconds, (each) => each.time));
       const around = Math.max(24, (to - from) * 0.8);
       this.chart.timeScale().setVisibleLogicalRange({ from: from - around, to: to + around });

@@ -1,6 +1,7 @@
 """The report of a backtest in a real browser, opened as a file: it asks the network for nothing."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from backtests.bars import BarStore
 from backtests.execution import execute_on, load
+from backtests.outcome import Outcome
 from backtests.report import CHART_LIBRARY, write_report
 from backtests.request import make_request
 from tests.browser.conftest import DESKTOP, PHONE, browsing, fits
@@ -24,39 +26,59 @@ SESSIONS = calendar.sessions(date(2025, 2, 18), date(2025, 3, 4))
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page about some trades in two symbols."""
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with some sessions of two symbols."""
     require((ROOT / "static" / CHART_LIBRARY).exists(), "the chart library is not installed: run `make setup`")
-    folder = tmp_path_factory.mktemp("report")
+    folder = tmp_path_factory.mktemp("bars")
     market = SyntheticBars(seed=3, symbols=SYMBOLS)
     for symbol in SYMBOLS:
         bars = [bar for session in SESSIONS for bar in market.session_bars(symbol, session)]
         rows = [f"{b.timestamp:%Y-%m-%dT%H:%M:%SZ},{b.open},{b.high},{b.low},{b.close},{b.volume}" for b in bars]
         (folder / f"{symbol}.csv").write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]))
+    return folder
+
+
+def written(bars: Path, path: Path, *, start: str, capital: str = "25000") -> Outcome:
+    """Writes the report of a run until 4 March, and says what it came to."""
     request = make_request(
         strategy="velez",
         symbols=SYMBOLS,
-        start_date="2025-02-20",
+        start_date=start,
         end_date="2025-03-04",
-        initial_capital="25000",
+        initial_capital=capital,
         params={},
         config=django_settings.ALGO,
-        data=str(folder),
+        data=str(bars),
     )
-    loaded = load(request, BarStore(folder / "none"))
+    loaded = load(request, BarStore(path.parent / "none"))
     outcome = execute_on(loaded, request, with_scenarios=True)
-    assert {trade.symbol for trade in outcome.result.trades} == set(SYMBOLS)
     bars_of = {symbol: history.traded for symbol, history in loaded.histories.items()}
-    write_report(folder / "report.html", outcome, bars_of, run_id=7, made_at=timezone.now())
-    return folder / "report.html"
+    write_report(path, outcome, bars_of, run_id=7, made_at=timezone.now())
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def report(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page about some trades in two symbols."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    assert {trade.symbol for trade in written(bars, path, start="2025-02-20").result.trades} == set(SYMBOLS)
+    return path
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, report: Path, chromium: Browser) -> Iterator[Page]:
-    """The page; at the end nothing was complained about and nothing asked for but the file itself."""
+    """The page without a network."""
+    with opened(report, chromium, request.param) as window:
+        yield window
+
+
+@contextmanager
+def opened(report: Path, chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
+    """A report without a network; at the end nothing was complained about and nothing asked for but the file itself."""
     complaints: list[str] = []
     asked: list[str] = []
-    with browsing(chromium, request.param, complaints=complaints) as window:
+    with browsing(chromium, size, complaints=complaints) as window:
+        window.context.set_offline(True)
         window.on("request", lambda each: asked.append(each.url))
         window.goto(report.as_uri())
         expect(window.locator("#price canvas").first).to_be_visible()
@@ -130,3 +152,33 @@ def test_what_it_would_have_been_is_beside_the_result(page: Page) -> None:
     expect(rows).to_have_count(3)
     expect(page.locator("table.range .is-result")).to_have_count(1)
     expect(page.locator(".range-note")).to_contain_text(" to ")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_run_without_trades_says_so_and_still_shows_prices(
+    bars: Path, chromium: Browser, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    outcome = written(bars, tmp_path / "report.html", start="2025-03-04", capital="1")  # not one share can be bought
+    assert not outcome.result.trades
+    with opened(tmp_path / "report.html", chromium, size) as window:
+        expect(window.get_by_role("heading", name="It made no trade")).to_be_visible()
+        expect(window.locator("#trade-place")).to_have_text("no trades")
+        expect(window.get_by_role("button", name="Next trade")).to_be_disabled()
+        expect(window.locator(".report-title")).to_contain_text("1 session ")
+        assert "NaN" not in window.locator("body").inner_text()
+        assert "NaN" not in (window.locator("#equity svg").inner_html())
+
+
+def test_its_own_policy_lets_no_other_script_run_and_nothing_be_loaded(report: Path, chromium: Browser) -> None:
+    complaints: list[str] = []
+    with browsing(chromium, complaints=complaints) as window:
+        window.goto(report.as_uri())
+        assert complaints == []
+        window.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))"
+        )
+        window.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/picture.png'}))")
+        assert window.evaluate("window.ran") is None
+        expect(window.locator("body")).to_be_visible()
+        assert window.evaluate("fetch('http://127.0.0.1:9/').then(() => 'loaded', () => 'refused')") == "refused"
+    assert sum("Content Security Policy" in each for each in complaints) >= 3
