@@ -37,10 +37,10 @@ TRADE_COLUMNS = tuple(field.name for field in fields(Trade) if field.name != "es
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A run as it stands. `metrics` to `seconds` are as in the JSON of the `backtest` command, None until it is done.
+class RunRow:
+    """A run as it stands, without what is large. `metrics` to `seconds` are as in the JSON of the `backtest` command.
 
-    `progress` is in percent; `error` says why a run failed.
+    They are None until it is done. `progress` is in percent; `error` says why a run failed.
     """
 
     id: int
@@ -58,18 +58,25 @@ class Run:
     progress: int
     error: str
     metrics: Mapping[str, Any] | None
-    equity_curve: Sequence[Mapping[str, str]] | None
     signals: Mapping[str, int] | None
     bars: int | None
     rejected_bars: int | None
-    data_report: Mapping[str, Any] | None
-    scenarios: Sequence[Mapping[str, Any]] | None
     seconds: Mapping[str, float] | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(RunRow):
+    """A run with all that it came to but its trades."""
+
+    equity_curve: Sequence[Mapping[str, str]] | None
+    data_report: Mapping[str, Any] | None
+    scenarios: Sequence[Mapping[str, Any]] | None
+
+
+ROW_FIELDS = tuple(field.name for field in fields(RunRow))
 RUN_FIELDS = tuple(field.name for field in fields(Run))
 
 
@@ -179,14 +186,14 @@ def fail(run_id: int, error: str, *, real_at: datetime) -> None:
 def find(run_id: int) -> Run | None:
     """The run of that id."""
     row = models.BacktestRun.objects.filter(id=run_id).first()
-    return _run(row) if row else None
+    return Run(**_values(row, RUN_FIELDS)) if row else None
 
 
 @transaction.atomic
-def runs(*, limit: int = 50, offset: int = 0, sweep_id: str | None = None) -> list[Run]:
+def runs(*, limit: int = 50, offset: int = 0, sweep_id: str | None = None) -> list[RunRow]:
     """Runs, newest first, optionally those of one sweep."""
-    rows = models.BacktestRun.objects.filter(**({} if sweep_id is None else {"sweep_id": sweep_id}))
-    return [_run(row) for row in rows.order_by("-id")[offset : offset + limit]]
+    rows = models.BacktestRun.objects.filter(**({} if sweep_id is None else {"sweep_id": sweep_id})).only(*ROW_FIELDS)
+    return [RunRow(**_values(row, ROW_FIELDS)) for row in rows.order_by("-id")[offset : offset + limit]]
 
 
 @transaction.atomic
@@ -203,8 +210,8 @@ def trades_of(run_id: int) -> list[Trade]:
     return [Trade(**{name: getattr(row, name) for name in TRADE_COLUMNS} | {"side": Side(row.side)}) for row in rows]
 
 
-def _run(row: models.BacktestRun) -> Run:
-    return Run(**{name: getattr(row, name) for name in RUN_FIELDS} | {"symbols": tuple(row.symbols)})
+def _values(row: models.BacktestRun, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names} | {"symbols": tuple(row.symbols)}
 
 
 def _trade_row(run_id: int, trade: Trade) -> models.BacktestTrade:

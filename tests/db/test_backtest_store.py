@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
 
 from backtests import store
 from backtests.data_report import examine
@@ -168,6 +169,18 @@ def test_runs_are_listed_newest_first_and_by_sweep(each_ledger: str) -> None:
     assert [run.id for run in store.runs(limit=1, offset=1)] == [second]
     assert [run.id for run in store.runs(sweep_id=sweep)] == [third, second]
     assert store.find(third + 1) is None
+
+
+def test_a_list_of_runs_does_not_read_their_curves(each_ledger: str) -> None:
+    for _ in range(3):
+        store.save(outcome(), real_at=REAL)
+    with CaptureQueriesContext(connection) as asked:
+        rows = store.runs()
+    assert [row.metrics is not None for row in rows] == [True, True, True]
+    reads = [query["sql"] for query in asked if "backtest_run" in query["sql"]]
+    assert len(reads) == 1
+    assert "equity_curve" not in reads[0]
+    assert "data_report" not in reads[0]
 
 
 def test_a_run_and_its_trades_are_written_together_or_not_at_all(each_ledger: str) -> None:
