@@ -126,7 +126,7 @@ def parse_grid(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
         except ConfigError as error:
             raise BadRequest(str(error)) from None
         if len(set(choices)) < len(choices):
-            raise BadRequest(f"--grid {text!r} has the same value twice")
+            raise BadRequest(f"{key} has the same value twice: {values}")
         grid[key] = choices
     if not grid:
         raise BadRequest("a sweep needs at least one --grid KEY=VALUE,VALUE,...")

@@ -27,23 +27,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import Process
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import numpy as np  # noqa: E402
-
-from backtests.bars import BarStore  # noqa: E402
-from benchmarks.made_bars import FIRST_DATE, LAST_DATE, symbol_year  # noqa: E402
-from benchmarks.prepared import prepared  # noqa: E402
-from trading.columns import BarColumns  # noqa: E402
-
+DATES = ("2023-01-03", "2023-12-29")
 SYMBOLS = [f"B{first}{second}" for first in "ABCDE" for second in "ABCDEFGHIJ"]
 SEED = 1
-BASIC = ("--strategy", "velez", "--start-date", FIRST_DATE.isoformat(), "--end-date", LAST_DATE.isoformat(), "--json")
+BASIC = ("--strategy", "velez", "--start-date", DATES[0], "--end-date", DATES[1], "--json")
 AS_PEERS = ("--no-range", "--no-save", "--set", "risk.consecutive_loss_pause=10")
 GRID = (
     "--grid",
@@ -83,39 +76,39 @@ def main() -> int:
 def figures(folder: Path, runs: int, skipped: set[str]) -> dict[str, Any]:
     """Everything that is measured, on a data folder that is made for it."""
     note("making bars")
-    store = BarStore(folder / "bars")
-    symbols = SYMBOLS if "many" not in skipped else SYMBOLS[:1]
-    for seed, symbol in enumerate(symbols, SEED):
-        store.merge(symbol_year(symbol, seed))
-    bars = store.read(SYMBOLS[0], store.years(SYMBOLS[0]))
+    making = Process(target=make_bars, args=(folder, SYMBOLS if "many" not in skipped else SYMBOLS[:1]))
+    making.start()
+    making.join()
+    if making.exitcode:
+        raise SystemExit("the bars could not be made")
     manage(folder, "migrate", "--verbosity", "0")
     found: dict[str, Any] = {"machine": machine(), "runs": runs}
-    found["symbol_year"] = one_symbol_year(folder, runs, bars)
+    found["symbol_year"] = one_symbol_year(folder, runs)
     if "many" not in skipped:
         found["fifty_symbol_years"] = many_symbol_years(folder, runs)
     if "sweep" not in skipped:
         found["sweep"] = sweep(folder, runs)
     if "peers" not in skipped:
-        found["peers"] = peers(folder, runs, bars, found["symbol_year"])
+        found["peers"] = peers(folder, runs, found["symbol_year"])
     return found
 
 
-def one_symbol_year(folder: Path, runs: int, bars: BarColumns) -> dict[str, Any]:
+def one_symbol_year(folder: Path, runs: int) -> dict[str, Any]:
     """One symbol-year as users run it, and as peers do."""
     note("one symbol-year")
     command = ("backtest", *BASIC, "--symbols", SYMBOLS[0])
     whole = best(runs, lambda: manage(folder, *command))
     bare = best(runs, lambda: manage(folder, *command, *AS_PEERS))
-    run_seconds = bare.printed["seconds"]["run"]
+    run_seconds, bars = bare.printed["seconds"]["run"], bare.printed["bars"]
     return {
-        "bars": len(bars),
+        "bars": bars,
         "trades": whole.printed["metrics"]["total_trades"],
         "process": spent(whole),
         "bare": {
             "trades": bare.printed["metrics"]["total_trades"],
             "final_equity": float(bare.printed["metrics"]["final_equity"]),
             "run_seconds": round(run_seconds, 3),
-            "bars_per_second": round(len(bars) / run_seconds),
+            "bars_per_second": round(bars / run_seconds),
             **spent(bare),
         },
     }
@@ -150,13 +143,12 @@ def sweep(folder: Path, runs: int) -> dict[str, Any]:
     }
 
 
-def peers(folder: Path, runs: int, bars: BarColumns, ours: dict[str, Any]) -> dict[str, Any]:
+def peers(folder: Path, runs: int, ours: dict[str, Any]) -> dict[str, Any]:
     """What each installed peer takes for the same, and ours as a ratio."""
-    np.savez(folder / "prepared.npz", **prepared(bars))  # type: ignore[arg-type]  # columns are arrays by name
-    return {name: peer(folder, runs, each, ours["bare"], len(bars)) for name, each in PEERS.items()}
+    return {name: peer(folder, runs, each, ours["bare"], bars=ours["bars"]) for name, each in PEERS.items()}
 
 
-def peer(folder: Path, runs: int, name: str, ours: dict[str, Any], bars: int) -> dict[str, Any] | str:
+def peer(folder: Path, runs: int, name: str, ours: dict[str, Any], *, bars: int) -> dict[str, Any] | str:
     """One peer: its process with one run, and its best run of several in one process."""
     python = ROOT / ".bench" / name / "bin" / "python"
     if not (python.parent.parent / "installed").exists():
@@ -182,6 +174,26 @@ def peer(folder: Path, runs: int, name: str, ours: dict[str, Any], bars: int) ->
             "process_cpu": ratio(ours["cpu_seconds"], whole.cpu_seconds),
         },
     }
+
+
+def make_bars(folder: Path, symbols: Sequence[str]) -> None:
+    """Fills the bar store, and prepares the first symbol's bars for peers.
+
+    In a process of its own: what this one takes of memory would count as that of the processes it starts.
+    """
+    sys.path.insert(0, str(ROOT))
+    import numpy as np
+
+    from backtests.bars import BarStore
+    from benchmarks.made_bars import symbol_year
+    from benchmarks.prepared import prepared
+
+    store = BarStore(folder / "bars")
+    for seed, symbol in enumerate(symbols, SEED):
+        bars = symbol_year(symbol, seed)
+        store.merge(bars)
+        if symbol == symbols[0]:
+            np.savez(folder / "prepared.npz", **prepared(bars))  # type: ignore[arg-type]  # arrays by name
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Pages that start, watch and compare backtests, and show sweeps. Only traders may start one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -17,8 +17,20 @@ from backtests import sweep_store
 from backtests.bars import BarStore
 from backtests.request import BacktestRequest, BadRequest, effective_keys, make_request
 from backtests.store import Run
-from backtests.sweep import HeatMap, PointResult, figure_of, heat_map, point_params, ranking, verdict
-from backtests.tasks import queue_backtest
+from backtests.sweep import (
+    HeatMap,
+    PointResult,
+    Sweep,
+    figure_of,
+    heat_map,
+    make_sweep,
+    parse_grid,
+    point_params,
+    ranking,
+    verdict,
+)
+from backtests.tasks import queue_backtest, queue_sweep
+from backtests.validation import resampled
 from dashboard import store
 from risk.config import BY_KEY, Kind, Setting, as_text
 from risk.roles import Role, role_of
@@ -27,6 +39,7 @@ from trading.strategy import Strategy
 UNFINISHED = ("queued", "running")
 ROWS = 50
 BEST = 20
+PATHS, MOST_PATHS = 5_000, 20_000  # of a Monte Carlo, made while the page is waited for
 FIGURES = {
     "sharpe_ratio": "Sharpe ratio",
     "total_return": "Return",
@@ -76,20 +89,32 @@ class Field:
 @login_required
 def new_backtest(request: HttpRequest) -> HttpResponse:
     """The form that starts a backtest; it can be filled with the settings of a run or of a sweep's point."""
+    return _form(request, is_sweep=False)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def new_sweep(request: HttpRequest) -> HttpResponse:
+    """The form that starts a sweep: a setting with several values, commas between them, is a key of the grid."""
+    return _form(request, is_sweep=True)
+
+
+def _form(request: HttpRequest, *, is_sweep: bool) -> HttpResponse:
     if role_of(request.user) < Role.TRADER:
         raise PermissionDenied("Only traders may start a backtest.")
     values, error = _filled_in(request), ""
     if request.method == "POST":
+        by = request.user.get_username()
         try:
-            wanted = _asked_for(request)
+            if is_sweep:
+                return redirect("sweep", sweep_id=queue_sweep(_sweep_asked_for(request), created_by=by))
+            return redirect("backtest", run_id=queue_backtest(_asked_for(request), created_by=by))
         except BadRequest as bad:
             error = str(bad)
-        else:
-            run_id = queue_backtest(wanted, created_by=request.user.get_username())
-            return redirect("backtest", run_id=run_id)
     bars = BarStore(settings.DATA_DIR / "bars")
     context = {
-        "title": "New backtest",
+        "title": "New sweep" if is_sweep else "New backtest",
+        "is_sweep": is_sweep,
         "error": error,
         "values": values,
         "strategies": _strategies(),
@@ -109,7 +134,9 @@ def _filled_in(request: HttpRequest) -> dict[str, Any]:
         values |= _values_of(run) | _texts(run.params)
     elif row := _sweep(request.GET.get("sweep", "")):
         point = _number(request.GET.get("point", ""))
-        if point is not None and point < row.points:
+        if point is None:
+            values |= _values_of(row) | _texts(row.params) | {key: ",".join(each) for key, each in row.grid.items()}
+        elif point < row.points:
             values |= _values_of(row) | _texts(row.params) | point_params(row.grid, point)
     return values | {name: request.GET[name] for name in ("strategy", "symbols") if request.GET.get(name)}
 
@@ -148,7 +175,16 @@ def _groups(values: Mapping[str, Any]) -> Iterator[tuple[str, list[Field]]]:
             yield heading, grouped[heading]
 
 
-def _asked_for(request: HttpRequest) -> BacktestRequest:
+def _sweep_asked_for(request: HttpRequest) -> Sweep:
+    sent = request.POST
+    several = [f"{key}={sent[key]}" for key in BY_KEY if "." in key and "," in sent.get(key, "")]
+    if not several:
+        raise BadRequest("a sweep needs at least one setting with several values, such as 10,20,30")
+    grid = parse_grid(several)
+    return make_sweep(_asked_for(request, without=grid), grid)
+
+
+def _asked_for(request: HttpRequest, *, without: Container[str] = ()) -> BacktestRequest:
     sent = request.POST
     strategy = sent.get("strategy", "")
     like = _run(sent.get("like", "")) or _sweep(sent.get("sweep", ""))
@@ -158,7 +194,7 @@ def _asked_for(request: HttpRequest) -> BacktestRequest:
         start_date=sent.get("start_date", ""),
         end_date=sent.get("end_date", ""),
         initial_capital=sent.get("initial_capital", ""),
-        params={key: sent[key] for key in BY_KEY if key in sent and "." in key},
+        params={key: sent[key] for key in BY_KEY if key in sent and "." in key and key not in without},
         config=settings.ALGO,
         # A browser names no file of this machine: it can only use the one again that a command named.
         data=like.data if like else None,
@@ -229,6 +265,37 @@ def compare(request: HttpRequest) -> HttpResponse:
         "curves": [{"name": f"#{run.id}", "points": run.equity_curve or []} for run in (first, second)],
     }
     return _page(request, "dashboard/compare.html", context)
+
+
+# --- how much was luck ------------------------------------------------------------------------------------------------
+
+
+@require_safe
+@login_required
+def monte_carlo(request: HttpRequest, run_id: int) -> HttpResponse:
+    """Between which equities and drawdowns histories end that are drawn from the trades of a run."""
+    run = backtest_store.find(run_id)
+    if run is None or run.status != "done":
+        raise Http404(f"There is no finished backtest {run_id}.")
+    pnls = [trade.pnl for trade in backtest_store.trades_of(run_id)]
+    paths = min(max(_number(request.GET.get("paths", "")) or PATHS, 1), MOST_PATHS)
+    seed = _number(request.GET.get("seed", "")) or 0
+    bands = resampled(pnls, initial_capital=run.initial_capital, paths=paths, seed=seed) if pnls else None
+    context = {
+        "title": f"Monte Carlo of backtest {run_id}",
+        "run": run,
+        "paths": paths,
+        "most_paths": MOST_PATHS,
+        "seed": seed,
+        "bands": bands,
+        "rows": [
+            (percentile, equity, float(equity / run.initial_capital - 1), -bands.max_drawdown[percentile])
+            for percentile, equity in bands.final_equity.items()
+        ]
+        if bands
+        else [],
+    }
+    return _page(request, "dashboard/monte_carlo.html", context)
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

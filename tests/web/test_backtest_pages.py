@@ -1,5 +1,6 @@
 """Starting, watching and comparing backtests in the browser, and the pages of sweeps."""
 
+import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -217,3 +218,74 @@ def test_who_may_only_look_sees_the_map_without_links(onlooker: Client) -> None:
     shown = text(onlooker, f"/sweeps/{swept(runs=7)}/?figure=total_return")
     assert "/backtests/new/" not in shown
     assert onlooker.get("/sweeps/99/").status_code == 404
+
+
+def sweep_form(page: Client, **changed: str) -> int:
+    """Sends the form of a sweep; its number."""
+    response = page.post("/sweeps/new/", {**FORM, **changed})
+    assert response.status_code == 302, response.content
+    return int(response.headers["Location"].strip("/").rpartition("/")[2])
+
+
+def test_a_sweep_is_started_in_the_browser_by_several_values_of_a_setting(page: Client) -> None:
+    assert 'name="velez.sma_fast" value="20"' in text(page, "/sweeps/new/")
+    sweep_id = sweep_form(
+        page, **{"velez.sma_fast": "5, 10", "velez.max_run_candles": "2,3,4", "backtest.slippage_per_share": "0"}
+    )
+    row = sweep_store.find(sweep_id)
+    assert row is not None
+    assert (row.points, row.created_by, row.on_cluster) == (6, "operator", True)
+    assert row.grid == {"velez.sma_fast": ("5", "10"), "velez.max_run_candles": ("2", "3", "4")}
+    assert (row.params["velez.sma_slow"], row.params["backtest.slippage_per_share"]) == (100, "0")
+    for _ in range(6):
+        tasks.work_on(sweep_id)
+    assert "<dt>Variants tried</dt><dd>6</dd>" in text(page, f"/sweeps/{sweep_id}/?figure=total_return")
+    again = text(page, f"/sweeps/new/?sweep={sweep_id}")
+    assert 'name="velez.sma_fast" value="5,10"' in again
+    assert 'value="10000"' in again
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "a sweep needs at least one setting with several values"),
+        ({"velez.sma_fast": "5,4"}, "it must be a whole number from 5 to 50"),
+        ({"velez.sma_fast": "5,5"}, "velez.sma_fast"),
+        ({"velez.sma_fast": "5,6", "symbols": "A1"}, "the list of symbols"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_comes_back_with_what_was_typed(
+    page: Client, changed: dict[str, str], said: str
+) -> None:
+    response = page.post("/sweeps/new/", {**FORM, **changed})
+    assert response.status_code == 422
+    assert said in response.content.decode()
+    assert sweep_store.sweeps() == []
+
+
+def test_a_sweep_too_is_for_traders(onlooker: Client) -> None:
+    assert onlooker.post("/sweeps/new/", {**FORM, "velez.sma_fast": "5,10"}).status_code == 403
+    assert sweep_store.sweeps() == []
+
+
+# --- how much was luck ------------------------------------------------------------------------------------------------
+
+
+def test_the_trades_of_a_run_can_be_drawn_again(page: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = started(page)
+    assert page.get(f"/backtests/{run_id}/montecarlo/").status_code == 404  # not finished yet
+    tasks.run_backtest(run_id)
+    assert "Monte Carlo" in text(page, f"/backtests/{run_id}/")
+    shown = text(page, f"/backtests/{run_id}/montecarlo/?paths=200&seed=3")
+    call_command("montecarlo", str(run_id), "--paths", "200", "--seed", "3", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    for equity in printed["final_equity"].values():
+        assert f"${float(equity):,.2f}" in shown
+    assert "200 histories of" in shown
+
+
+def test_a_run_without_trades_has_nothing_to_draw(page: Client) -> None:
+    run_id = started(page, initial_capital="1")
+    tasks.run_backtest(run_id)
+    assert "It made no trade" in text(page, f"/backtests/{run_id}/montecarlo/")
+    assert "/montecarlo/" not in text(page, f"/backtests/{run_id}/")

@@ -58,7 +58,7 @@ def least(method: str, address: str) -> Role:
         return Role.NOBODY
     if address.startswith(FOR_ADMINS) or (method in UNSAFE and address in UNSAFE_FOR_ADMINS):
         return Role.ADMIN
-    if address == "backtests/new/":
+    if address in ("backtests/new/", "sweeps/new/"):
         return Role.TRADER
     return Role.VIEWER if method in SAFE or address in ONLY_READ else Role.TRADER
 
