@@ -11,7 +11,7 @@ from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
 from orders import store as order_store
-from orders.api import EventOut, Moment, OrderOut, TradeOut
+from orders.api import EventOut, Exact, Moment, OrderOut, TradeOut
 from risk.api import operator
 from trading import store
 from trading.store import NEW_YORK
@@ -123,6 +123,23 @@ def _as_cell(text: str) -> str:
 def _check_page(limit: int, offset: int) -> None:
     if not (1 <= limit <= LARGEST_PAGE and offset >= 0):
         raise HttpError(400, f"limit must be from 1 to {LARGEST_PAGE}, offset 0 or more.")
+
+
+class CoverOut(Schema):
+    """Seconds for which closed positions were without full stop cover; dollars are the most that was naked at once."""
+
+    positions: int
+    p50_seconds: float
+    p99_seconds: float
+    max_seconds: float
+    longest_seconds: float
+    most_dollars: Exact
+
+
+@router.get("cover", response=CoverOut, tags=["ledger"])
+def cover(request: HttpRequest) -> Any:
+    """How well the account's closed positions were protected."""
+    return store.cover_figures(current_account())
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

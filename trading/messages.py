@@ -12,6 +12,7 @@ from orders.lifecycle import Order, Side
 from orders.portfolio import Trade
 from risk.rules import Check
 from trading.candles import Candle
+from trading.cover import Cover
 from trading.indicators import IndicatorSet
 from trading.market import Bar, Session
 from trading.settings import TraderSettings
@@ -159,6 +160,15 @@ class LedgerLost(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRegained(Event):
     """The ledger has everything again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NakedTooLong(Event):
+    """Shares worth `dollars` have been without a stop for `seconds`, longer than is allowed."""
+
+    symbol: str
+    seconds: float
+    dollars: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,6 +448,14 @@ class CandleClosed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoverMeasured:
+    """A position is closed: how long and for how much it was without full stop cover."""
+
+    at: datetime
+    cover: Cover
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
     """Something for the log alone."""
 
@@ -448,4 +466,13 @@ class Noted:
 
 
 Command = SubmitOrder | CancelOrder | ReplaceStop | RefreshAccount | CompareWithBroker | RequestHistory
-Record = OrderRecorded | TradeRecorded | DecisionRecorded | ActivityRecorded | SessionRecorded | CandleClosed | Noted
+Record = (
+    OrderRecorded
+    | TradeRecorded
+    | DecisionRecorded
+    | ActivityRecorded
+    | SessionRecorded
+    | CandleClosed
+    | CoverMeasured
+    | Noted
+)

@@ -140,3 +140,22 @@ class Decision(RunRow):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.side} {self.refused_by or 'taken'}"
+
+
+class PositionCover(RunRow):
+    """How long a closed position was without full stop cover, in market time, and for how many dollars at most."""
+
+    recorded_at = UtcDateTimeField()
+    symbol = models.TextField()
+    correlation_id = models.TextField()
+    naked_seconds = DecimalField(sign=Sign.NOT_NEGATIVE)
+    longest_seconds = DecimalField(sign=Sign.NOT_NEGATIVE)
+    most_dollars = DecimalField(sign=Sign.NOT_NEGATIVE)
+    stretches = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "position_cover"
+        indexes = [models.Index(fields=["account_id", "-id"], name="ix_position_cover_account")]
+
+    def __str__(self) -> str:
+        return f"{self.symbol} naked for {self.naked_seconds} s"

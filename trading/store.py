@@ -6,6 +6,7 @@ Every function is one transaction. `real_at` and `now` are the wall clock, `at` 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from trading.messages import (
     ActivityRecorded,
     ActivityType,
     CandleClosed,
+    CoverMeasured,
     DecisionRecorded,
     Level,
     Noted,
@@ -186,6 +188,8 @@ def write(
             case ActivityRecorded():
                 _note_halt(record, account_id, run_id, real_at)
                 activity_ids.append(_write_activity(record, account_id, run_id, real_at))
+            case CoverMeasured():
+                _write_cover(record, account_id, run_id, real_at)
             case CandleClosed() | Noted():
                 pass
     return activity_ids
@@ -236,6 +240,55 @@ def decisions(
 def decisions_of_run(run_id: int) -> list[dict[str, Any]]:
     """The decisions of a run as plain values by column, in order."""
     return [dict(row) for row in models.Decision.objects.filter(run_id=run_id).order_by("id").values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverFigures:
+    """Seconds without full stop cover of the account's closed positions, and the most dollars that were naked."""
+
+    positions: int
+    p50_seconds: float
+    p99_seconds: float
+    max_seconds: float
+    longest_seconds: float
+    most_dollars: Decimal
+
+
+@transaction.atomic
+def cover_figures(account_id: str) -> CoverFigures:
+    """The figures over every position that was measured; zeros without any."""
+    columns = ("naked_seconds", "longest_seconds", "most_dollars")
+    rows = list(models.PositionCover.objects.filter(account_id=account_id).values_list(*columns))
+    seconds = sorted(float(row[0]) for row in rows)
+    return CoverFigures(
+        positions=len(rows),
+        p50_seconds=_nearest_rank(seconds, 50),
+        p99_seconds=_nearest_rank(seconds, 99),
+        max_seconds=max(seconds, default=0.0),
+        longest_seconds=max((float(row[1]) for row in rows), default=0.0),
+        most_dollars=max((row[2] for row in rows), default=Decimal(0)),
+    )
+
+
+def _nearest_rank(ascending: Sequence[float], percent: int) -> float:
+    """The smallest value that at least so many percent of all do not exceed."""
+    return ascending[-(-len(ascending) * percent // 100) - 1] if ascending else 0.0
+
+
+def _write_cover(record: CoverMeasured, account_id: str, run_id: int | None, real_at: datetime) -> None:
+    cover = record.cover
+    models.PositionCover.objects.create(
+        account_id=account_id,
+        run_id=run_id,
+        recorded_real_at=real_at,
+        recorded_at=record.at,
+        symbol=cover.symbol,
+        correlation_id=cover.correlation_id,
+        naked_seconds=Decimal(repr(cover.seconds)),
+        longest_seconds=Decimal(repr(cover.longest_seconds)),
+        most_dollars=cover.most_dollars,
+        stretches=cover.stretches,
+    )
 
 
 def _write_activity(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> int:

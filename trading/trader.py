@@ -54,6 +54,7 @@ from trading.messages import (
     LedgerLost,
     LedgerRegained,
     Level,
+    NakedTooLong,
     OrderChanged,
     OrdersRecalled,
     PositionAdopted,
@@ -177,6 +178,7 @@ class Trader:
             ShuttingDown: self._on_shutting_down,
             LedgerLost: self._on_ledger_lost,
             LedgerRegained: self._on_ledger_regained,
+            NakedTooLong: self._on_naked_too_long,
             CloseRequested: self._on_close_requested,
             StopMoveRequested: self._on_stop_move_requested,
             SymbolBlocked: self._on_symbol_blocked,
@@ -924,6 +926,12 @@ class Trader:
         self.ledger_problem = ""
         self._journal.say(ActivityType.RECONCILED, "", "the ledger is written again, nothing is missing in it")
         self._advance_all()
+
+    def _on_naked_too_long(self, event: NakedTooLong) -> None:
+        text = f"{event.symbol}: shares for {dollars(event.dollars)} without a stop for {event.seconds:.1f} s"
+        self._journal.say(ActivityType.NAKED, event.symbol, text, level=Level.CRITICAL)
+        if book := self.books.get(event.symbol):
+            self._advance(book)
 
     def _cancel_entries(self) -> None:
         for entry in list(self._blotter.entries.values()):

@@ -69,6 +69,14 @@ class EngineProcess:
         """Its exit status."""
         return await asyncio.to_thread(self.process.wait, PATIENCE_SECONDS)
 
+    async def api(self, method: str, path: str) -> Any:
+        """What its HTTP API answers."""
+        url = f"http://127.0.0.1:{self.variables['ALGO_WEB__PORT']}/api/{path}"
+        headers = {"Authorization": f"Bearer {self.variables['ALGO_WEB__API_TOKEN']}"}
+        answer = await asyncio.to_thread(requests.request, method, url, headers=headers, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
     def kill(self) -> None:
         """Whatever it does, it ends now."""
         self.process.kill()

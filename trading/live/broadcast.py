@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from orders.portfolio import Position
 from trading.candles import Candle
+from trading.cover import CoverMeter
 from trading.indicators import IndicatorSet
 from trading.live.calendar import FULL_SESSION
 from trading.market import MINUTE, Bar
@@ -45,6 +46,7 @@ class Broadcaster:
         self._run_id = run_id  # tells pages of other processes that a new engine speaks, whatever its clock says
         self._account_mode = account_mode
         self._trader: Trader | None = None
+        self._cover: CoverMeter | None = None
         self._next_open: Callable[[], datetime | None] = lambda: None
         self._conditions: dict[tuple[str, str], tuple[Candle, list[dict[str, Any]]]] = {}
         self._layer = get_channel_layer()
@@ -66,6 +68,10 @@ class Broadcaster:
             "detail": "",
             "ledger_problem": "",
         }
+
+    def show_cover(self, cover: CoverMeter) -> None:
+        """From now on positions are shown with the time and the dollars that were without a stop."""
+        self._cover = cover
 
     def attach(
         self,
@@ -277,6 +283,7 @@ class Broadcaster:
         trader = self._known_trader()
         last = trader.last_prices.get(position.symbol, position.avg_entry_price)
         stop = trader.stop_of(position.symbol)
+        cover = self._cover.open(self._clock()).get(position.symbol) if self._cover else None
         return {
             "symbol": position.symbol,
             "qty": float(position.qty),
@@ -290,6 +297,9 @@ class Broadcaster:
             "strategy": position.strategy,
             "leaving": trader.books[position.symbol].exit_reason,
             "stop_moving_to": number(stop.requested_stop_price) if stop else None,
+            "naked_seconds": round(cover.seconds, 3) if cover else None,
+            "naked_dollars": number(cover.dollars) if cover else None,
+            "naked_since": timestamp(cover.since) if cover and cover.since else None,
         }
 
     def pnl(self) -> dict[str, Any]:

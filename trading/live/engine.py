@@ -22,6 +22,7 @@ from risk.config import Config
 from trading import store
 from trading.batch import Batch
 from trading.broker import NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
+from trading.cover import Cover, CoverMeter
 from trading.live import recovery
 from trading.live.broadcast import Broadcaster
 from trading.live.calls import BrokerCalls
@@ -41,11 +42,13 @@ from trading.messages import (
     CloseRequested,
     Command,
     CompareWithBroker,
+    CoverMeasured,
     DataEnded,
     Event,
     LedgerLost,
     LedgerRegained,
     Level,
+    NakedTooLong,
     Noted,
     OrderChanged,
     OrderRecorded,
@@ -122,6 +125,7 @@ class Engine:
         clock: Callable[[], datetime],
         run_id: int,
         lockstep: Lockstep | None = None,
+        times_fills: bool = True,
     ) -> None:
         self.config = config
         self.trader = trader
@@ -153,6 +157,9 @@ class Engine:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._progress = asyncio.Event()
+        self.cover = CoverMeter(times_fills=times_fills)
+        broadcaster.show_cover(self.cover)
+        self._alarmed: set[tuple[str, int]] = set()  # stretches without cover that were told of
         self._history: dict[str, list[Fact]] = {}
         self._put_aside: list[_Item] = []  # reports that only the ledger can explain, while it cannot be read
         self._unwritten_activities = 0
@@ -238,12 +245,33 @@ class Engine:
         """Think, write down, act: in this order."""
         answers = self.trader.handle(event)
         records = [answer for answer in answers if isinstance(answer, Record)]
+        records += self._measure_cover(records)
         if any(not isinstance(record, CandleClosed | Noted) for record in records):
             await self._write(records, urgent=any(map(_protects, answers)))
         self._publish(event, records)
         for answer in answers:
             if isinstance(answer, Command):
                 self._carry_out(answer)
+
+    def _measure_cover(self, records: Sequence[Record]) -> list[Record]:
+        """What is to be written down of the positions that these records close."""
+        measured: list[Record] = []
+        for record in records:
+            if isinstance(record, OrderRecorded):
+                cover = self.cover.take(record.order, record.fact)
+                if cover is not None:
+                    measured.append(CoverMeasured(at=self.trader.now, cover=cover))
+                    log.info("cover.measured", symbol=cover.symbol, seconds=cover.seconds, dollars=cover.most_dollars)
+                elif record.order.is_terminal and not record.order.qty_filled:
+                    self.cover.forget(record.order.correlation_id)
+                cover = cover or self.cover.open(self.trader.now).get(record.order.symbol)
+                if cover is not None and cover.since is None:  # it is over; it may have been too long all the same
+                    self._alarm_if_naked_too_long(cover)
+        return measured
+
+    def measure_again(self) -> None:
+        """Begins to measure from the history of the orders that the ledger gave us."""
+        self.cover.start_again((order, self._history.get(order.local_id, ())) for order in self.trader.orders.values())
 
     async def _write(self, records: Sequence[Record], *, urgent: bool) -> None:
         started = monotonic()
@@ -404,7 +432,30 @@ class Engine:
         A session begins with what the ledger knows of it: not before that can be read.
         """
         opens = None if self.writer.problem else self.sessions.next_open
-        return min((moment for moment in (self.trader.next_due(), opens) if moment is not None), default=None)
+        moments = (self.trader.next_due(), opens, self._next_naked_alarm())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _next_naked_alarm(self) -> datetime | None:
+        """When the shares that have been naked longest will have been so for too long."""
+        allowed = timedelta(seconds=float(self.config["orders.naked_alarm_seconds"]))
+        covers = self.cover.open(self.clock()).values()
+        return min((cover.since + allowed for cover in covers if cover.since and self._is_news(cover)), default=None)
+
+    def _alarm_if_naked_too_long(self, cover: Cover) -> None:
+        """Tells the Trader, once a stretch."""
+        if self._is_news(cover) and cover.latest_seconds >= float(self.config["orders.naked_alarm_seconds"]):
+            self._alarmed.add((cover.correlation_id, cover.stretches))
+            self.post(
+                NakedTooLong(
+                    now=self.clock(),
+                    symbol=cover.symbol,
+                    seconds=cover.latest_seconds,
+                    dollars=cover.dollars or cover.most_dollars,
+                )
+            )
+
+    def _is_news(self, cover: Cover) -> bool:
+        return (cover.correlation_id, cover.stretches) not in self._alarmed
 
     async def fire_timers(self, now: datetime) -> None:
         """Fires everything due at or before `now`, one after another, each worked off to its end."""
@@ -414,8 +465,11 @@ class Engine:
                     await self.sessions.begin(self)
                 except LedgerUnavailable as error:
                     log.error("session.waits_for_the_ledger", reason=str(error))
-            else:
+            elif self.trader.next_due() == due:
                 await self.tell(TimerFired(now=due))
+            else:
+                for cover in self.cover.open(now).values():
+                    self._alarm_if_naked_too_long(cover)
             if self.lockstep is not None:
                 await self.lockstep.settled()
 

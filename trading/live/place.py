@@ -38,7 +38,8 @@ CLOCK_READ_SECONDS = 1.0
 class Place:
     """A broker account, its market data and its clock.
 
-    `keep_clock` keeps a clock right that is not ours; `begin` runs a market that waits for this engine.
+    `keep_clock` keeps a clock right that is not ours; `begin` runs a market that waits for this engine. `times_fills`:
+    it tells the moment of a fill, where a built-in market tells the minute of the bar.
     """
 
     broker: BrokerAdapter
@@ -47,6 +48,7 @@ class Place:
     limiter: RateLimiter
     keep_clock: Callable[[], Coroutine[Any, Any, None]] | None = None
     lockstep: "engine.Lockstep | None" = None
+    times_fills: bool = True
     begin: "Callable[[Engine], Coroutine[Any, Any, None]] | None" = None
 
 
@@ -67,6 +69,7 @@ async def open_place(config: Config, options: "Options", cleanup: AsyncExitStack
         clock=clock,
         limiter=RateLimiter(),
         keep_clock=clock.follow if isinstance(clock, FollowedClock) else None,
+        times_fills=not isinstance(clock, FollowedClock),
     )
 
 
@@ -184,5 +187,6 @@ async def _built_in(config: Config, options: "Options", cleanup: AsyncExitStack)
         clock=lambda: market.now,
         limiter=RateLimiter(BUILT_IN_REQUESTS_PER_MINUTE),
         lockstep=lockstep,
+        times_fills=False,
         begin=begin,
     )

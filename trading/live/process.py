@@ -231,6 +231,7 @@ class EngineProcess:
             clock=place.clock,
             run_id=run_id,
             lockstep=place.lockstep,
+            times_fills=place.times_fills,
         )
 
     async def _tradable(self, calls: BrokerCalls, symbols: tuple[str, ...]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ async def restore(engine: "Engine") -> None:
     orders, fills = await _open_in_ledger(engine)
     await engine.remember([order.local_id for order in orders])
     await engine.tell(Restored(now=engine.clock(), orders=orders, fills=fills, cash=engine.trader.portfolio.cash))
+    engine.measure_again()
     await reconcile(engine, is_start=True)
 
 
