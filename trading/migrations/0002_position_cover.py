@@ -1,5 +1,6 @@
-import orders.fields
 from django.db import migrations, models
+
+import orders.fields
 from orders.guards import ForwardOnly
 
 
