@@ -9,15 +9,25 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
+from ninja import Router, Schema
 from ninja.errors import HttpError
 
 from dashboard import store
 from orders.encoding import decimal_text
+from risk.api import operator
 from trading import store as trading_store
 from trading.live.broadcast import ENGINE_CHANNEL, LAYER_ERRORS
 
 router = Router()
+
+
+class CheckOut(Schema):
+    """What a check found, and what to do if it is not passed."""
+
+    step: str
+    is_done: bool
+    detail: str
+
 
 ENGINE_ANSWERS_SECONDS = 1.0
 MOST_CANDLES = 2000
@@ -60,6 +70,18 @@ def candles(request: HttpRequest, symbol: str, limit: int = 400) -> dict[str, An
     if not 1 <= limit <= MOST_CANDLES:
         raise HttpError(400, f"limit must be from 1 to {MOST_CANDLES}.")
     return store.chart(symbol.upper(), limit=limit)
+
+
+@router.post("paper-check/{step}", tags=["setup"], response=CheckOut)
+def paper_check(request: HttpRequest, step: str) -> Any:
+    """Try one step of the way to Alpaca's paper account: keys, clock, account, feed, stream or order."""
+    operator(request)
+    from trading.live import paper_check as checks  # brings the broker's library, which no page needs
+
+    if step not in checks.STEPS:
+        raise HttpError(404, f"There is no check {step}; there are: {', '.join(checks.STEPS)}.")
+    outcome = async_to_sync(checks.run)(step, store.effective_config())
+    return {"step": step, "is_done": outcome.is_done, "detail": outcome.detail}
 
 
 @router.get("health", auth=None, tags=["monitoring"])

@@ -207,6 +207,11 @@ def _connection(session: TradingSession | None, last_candles: Mapping[str, Mappi
     }
 
 
+def has_candles(run: trading_store.Run) -> bool:
+    """Whether the run has recorded candles with both averages."""
+    return any(candle["sma_slow"] is not None for candle in _last_candles(run).values())
+
+
 def _last_candles(run: trading_store.Run | None) -> dict[str, dict[str, Any]]:
     if run is None:
         return {}

@@ -5,10 +5,11 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import backtest_views, views
+from dashboard import backtest_views, start_views, views
 
 urlpatterns = [
     path("", views.desk, name="dashboard"),
+    path("start/", start_views.start, name="start"),
     path("orders/", views.orders, name="orders"),
     path("orders/<uuid:local_id>/", views.order, name="order"),
     path("trades/", views.trades, name="trades"),

@@ -53,6 +53,7 @@ def desk(request: HttpRequest) -> HttpResponse:
             "mode": store.shown_mode(),
             "symbol": request.GET.get("symbol", "").upper()[:8],
             "snapshot": current_snapshot(),
+            "is_new": not order_store.recent_trades(current_account(), limit=1),
             "settings": {
                 "sma_fast": parameters["sma_fast"],
                 "sma_slow": parameters["sma_slow"],
