@@ -4,13 +4,14 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest
-from ninja import NinjaAPI
 from ninja.errors import HttpError
 from ninja.openapi.docs import ABS_TPL_PATH, Swagger
 from ninja.security import HttpBearer, SessionAuth
 
+from algotrader.problems import ProblemAPI
 from backtests.api import router as backtests_router
 from dashboard.api import router as dashboard_router
+from dashboard.shapes import ChartShape, Snapshot
 from risk import tokens
 from risk.api import needed
 from risk.api import router as settings_router
@@ -58,7 +59,14 @@ def require_role(request: HttpRequest, role: Role) -> None:
 
 
 # The token goes first: the session's check refuses a request without CSRF token before the next one is asked.
-api = NinjaAPI(title="algo-trader", version="1", auth=[Token(), Login()], docs=Docs(), docs_decorator=login_required)
+api = ProblemAPI(
+    shapes=(Snapshot, ChartShape),
+    title="algo-trader",
+    version="1",
+    auth=[Token(), Login()],
+    docs=Docs(),
+    docs_decorator=login_required,
+)
 
 for router in (dashboard_router, trading_router, settings_router, backtests_router):
     api.add_router("", router)

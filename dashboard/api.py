@@ -4,12 +4,12 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.http import HttpRequest, HttpResponse
-from ninja import Router, Schema
+from ninja import Query, Router, Schema
 from ninja.errors import HttpError
 
 from dashboard import store
@@ -29,11 +29,19 @@ class CheckOut(Schema):
     detail: str
 
 
+def _answers(shape: str, *, media_type: str = "application/json") -> dict[str, Any]:
+    """The description of an answer that is made elsewhere, or is text."""
+    schema = {"$ref": f"#/components/schemas/{shape}"} if shape else {"type": "string"}
+    return {"responses": {200: {"content": {media_type: {"schema": schema}}}}}
+
+
 ENGINE_ANSWERS_SECONDS = 1.0
 MOST_CANDLES = 2000
 
+Limit = Annotated[int, Query(ge=1, le=MOST_CANDLES)]
 
-@router.get("dashboard", tags=["dashboard"])
+
+@router.get("dashboard", tags=["dashboard"], openapi_extra=_answers("Snapshot"))
 def dashboard(request: HttpRequest) -> dict[str, Any]:
     """The state that the WebSocket's `snapshot` carries; from the database when no engine answers."""
     return current_snapshot()
@@ -64,11 +72,9 @@ async def _ask_engine() -> dict[str, Any] | None:
     return data
 
 
-@router.get("candles", tags=["dashboard"])
-def candles(request: HttpRequest, symbol: str, limit: int = 400) -> dict[str, Any]:
+@router.get("candles", tags=["dashboard"], openapi_extra=_answers("ChartShape"))
+def candles(request: HttpRequest, symbol: str, limit: Limit = 400) -> dict[str, Any]:
     """A symbol's latest candles with averages, entries and exits among them, and the open position's stop."""
-    if not 1 <= limit <= MOST_CANDLES:
-        raise HttpError(400, f"limit must be from 1 to {MOST_CANDLES}.")
     return store.chart(symbol.upper(), limit=limit)
 
 
@@ -90,7 +96,7 @@ def health(request: HttpRequest) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("metrics", tags=["monitoring"])
+@router.get("metrics", tags=["monitoring"], openapi_extra=_answers("", media_type="text/plain"))
 def metrics(request: HttpRequest) -> HttpResponse:
     """Figures of engine and ledger in Prometheus' text format."""
     text = "".join(f"{line}\n" for line in metric_lines(store.figures()))

@@ -1,13 +1,16 @@
 """`/api/settings`, and who may change things through the API."""
 
+import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest
-from ninja import Body, Router, Schema
+from ninja import Body, Header, Router, Schema
 from ninja.errors import HttpError
+from pydantic import ConfigDict
 
 from risk import store
 from risk.config import SETTINGS, ConfigError, as_text, mask, parse
@@ -20,6 +23,16 @@ router = Router(tags=["settings"])
 
 class SettingOut(Schema):
     """A setting as it is in effect now; secrets are masked. `restart` says that a change needs one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "key": "risk.max_daily_loss_pct", "variable": "ALGO_RISK__MAX_DAILY_LOSS_PCT", "value": "0.03",
+                "source": "default", "bounds": "a number from 0.01 to 0.10", "restart": False, "editable": True,
+                "help": "Loss of a session, as a fraction of its start equity, from which no more entries are made.",
+            }
+        }
+    )  # fmt: skip
 
     key: str
     variable: str
@@ -54,6 +67,32 @@ def _allowed(request: HttpRequest, least: Role) -> str:
 def needed(least: Role) -> str:
     """What somebody without this role is told."""
     return f"This needs the group {' or '.join(role.group for role in Role if role >= least)}."
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[!-~]+$",
+        description="Sent again with the same key within a day, the request is not carried out again.",
+    ),
+]  # fmt: skip
+
+
+def once(request: HttpRequest, by: str, key: str | None, ask: Callable[[], int]) -> int:
+    """The row that answers what is asked: a new one, or that of the same request under the same key.
+
+    Raises HttpError 422 when the key belongs to another request, 409 when that one is under way just now.
+    """
+    if key is None:
+        return ask()
+    request_line = f"{request.method} {request.path}\n".encode()
+    fingerprint = hashlib.sha256(request_line + request.body).hexdigest()
+    try:
+        return store.ask_once(ask, by=by, key=key, fingerprint=fingerprint, real_at=datetime.now(UTC))
+    except store.AnotherRequest as error:
+        raise HttpError(422, f"Idempotency-Key: {error}.") from None
+    except IntegrityError:
+        raise HttpError(409, "The same request is being carried out just now.") from None
 
 
 @router.get("settings", response=list[SettingOut])

@@ -74,3 +74,20 @@ class SettingsChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old_value} -> {self.new_value}"
+
+
+class AskedOnce(models.Model):
+    """Something asked of the API under an idempotency key, and the row that answers it; kept for a day."""
+
+    asked_by = models.TextField()
+    key = models.TextField()
+    fingerprint = models.TextField()
+    answer_id = models.BigIntegerField()
+    asked_at = UtcDateTimeField(default=utc_now)
+
+    class Meta:
+        db_table = "asked_once"
+        constraints = [models.UniqueConstraint(fields=["asked_by", "key"], name="asked_once_by_key")]
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.asked_by}"

@@ -1,13 +1,16 @@
 """The bridge to the tables of risk: sessions with breaker and halt, and the settings changed on the settings page."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from django.db import transaction
 
 from risk import models
 from risk.config import BY_KEY, Config, ConfigError, setting_of
+
+KEYS_LIVE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,3 +180,30 @@ def _record_change(key: str, old_value: str | None, new_value: str | None, *, by
     models.SettingsChange.objects.create(
         key=key, old_value=old_value, new_value=new_value, changed_by=by, changed_at=real_at
     )
+
+
+# --- what is asked once -----------------------------------------------------------------------------------------------
+
+
+class AnotherRequest(Exception):
+    """The key was used before, for something else."""
+
+
+@transaction.atomic
+def ask_once(ask: Callable[[], int], *, by: str, key: str, fingerprint: str, real_at: datetime) -> int:
+    """What `ask` returns, or what it returned to the same one under the same key within a day, without asking again.
+
+    Raises:
+        AnotherRequest: the fingerprints differ.
+    """
+    models.AskedOnce.objects.filter(asked_at__lt=real_at - KEYS_LIVE).delete()
+    earlier = models.AskedOnce.objects.select_for_update().filter(asked_by=by, key=key).first()
+    if earlier is None:
+        answer_id = ask()
+        models.AskedOnce.objects.create(
+            asked_by=by, key=key, fingerprint=fingerprint, answer_id=answer_id, asked_at=real_at
+        )
+        return answer_id
+    if earlier.fingerprint != fingerprint:
+        raise AnotherRequest(f"the key {key!r} was used before, for something else")
+    return earlier.answer_id

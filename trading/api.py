@@ -3,16 +3,17 @@
 import csv
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Field, Router, Schema, Status
+from ninja import Query, Router, Schema, Status
 from ninja.errors import HttpError
+from pydantic import BaseModel, ConfigDict, Field
 
 from orders import store as order_store
-from orders.api import EventOut, Exact, Moment, OrderOut, TradeOut
-from risk.api import operator
+from orders.api import EventOut, Exact, Moment, Offset, OrderOut, RowId, TradeOut, one_page
+from risk.api import IdempotencyKey, once, operator
 from trading import store
 from trading.store import NEW_YORK
 
@@ -20,9 +21,21 @@ router = Router()
 
 LARGEST_PAGE = 1000
 
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Most rows of a page.")]
+Day = Annotated[date, Query(ge=date(1970, 1, 1), le=date(2200, 1, 1))]
+
 
 class Asked(Schema):
     """A request that waits for the engine; `done_at` and `error` tell how it ended. Wall-clock times."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": 12, "kind": "halt", "requested_by": "operator", "created_at": "2026-03-02T15:04:05.000000Z",
+                "expires_at": "2026-03-02T15:05:05.000000Z", "done_at": None, "error": "",
+            }
+        }
+    )  # fmt: skip
 
     id: int
     kind: str
@@ -33,14 +46,18 @@ class Asked(Schema):
     error: str
 
 
-class ShutdownIn(Schema):
+class ShutdownIn(BaseModel):
     """`flatten` closes all positions first; without it they stay, with their stops at the broker."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"flatten": True}})
 
     flatten: bool = False
 
 
-class StopIn(Schema):
+class StopIn(BaseModel):
     """Where the stop should be, in dollars."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"stop_price": "99.87"}})
 
     stop_price: Decimal = Field(gt=0, max_digits=12, decimal_places=4)
 
@@ -56,16 +73,21 @@ def current_account() -> str:
 
 @router.get("orders", response=list[OrderOut], tags=["ledger"])
 def orders(
-    request: HttpRequest, symbol: str = "", unfinished_only: bool = False, limit: int = 100, offset: int = 0
+    request: HttpRequest,
+    response: HttpResponse,
+    symbol: str = "",
+    unfinished_only: bool = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
 ) -> Any:
-    """Orders, newest first."""
-    _check_page(limit, offset)
-    return order_store.recent_orders(
-        current_account(), symbol=symbol.upper(), unfinished_only=unfinished_only, limit=limit, offset=offset
+    """Orders, newest first. The header Link names the pages beside this one."""
+    found = order_store.recent_orders(
+        current_account(), symbol=symbol.upper(), unfinished_only=unfinished_only, limit=limit + 1, offset=offset
     )
+    return one_page(found, request, response, limit=limit, offset=offset)
 
 
-@router.get("orders/{uuid:local_id}/events", response=list[EventOut], tags=["ledger"])
+@router.get("orders/{local_id}/events", response=list[EventOut], tags=["ledger"])
 def order_events(request: HttpRequest, local_id: UUID) -> Any:
     """Everything that happened to one order, in order."""
     account_id = current_account()
@@ -74,28 +96,39 @@ def order_events(request: HttpRequest, local_id: UUID) -> Any:
     return [EventOut.of(event) for event in order_store.events_of(account_id, str(local_id))]
 
 
-@router.get("trades", response=list[TradeOut], tags=["ledger"])
+@router.get(
+    "trades",
+    response=list[TradeOut],
+    tags=["ledger"],
+    openapi_extra={"responses": {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}},
+)
 def trades(
     request: HttpRequest,
+    response: HttpResponse,
     symbol: str = "",
-    start_date: date | None = None,
-    end_date: date | None = None,
-    limit: int = 100,
-    offset: int = 0,
+    strategy: str = "",
+    exit_reason: str = "",
+    start_date: Day | None = None,
+    end_date: Day | None = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
     format: Literal["json", "csv"] = "json",
 ) -> Any:
     """Completed round trips, latest exit first. Dates are New York days of the exit, both included; CSV has all."""
-    _check_page(limit, offset)
     recorded = order_store.recent_trades(
         current_account(),
         symbol=symbol.upper(),
+        strategy=strategy,
+        exit_reason=exit_reason,
         since=start_of(start_date) if start_date else None,
         until=start_of(end_date + timedelta(days=1)) if end_date else None,
-        limit=None if format == "csv" else limit,
+        limit=None if format == "csv" else limit + 1,
         offset=0 if format == "csv" else offset,
     )
     rows = [TradeOut.of(each) for each in recorded]
-    return trades_as_csv(rows) if format == "csv" else rows
+    if format == "csv":
+        return trades_as_csv(rows)
+    return one_page(rows, request, response, limit=limit, offset=offset)
 
 
 def trades_as_csv(rows: list[TradeOut]) -> HttpResponse:
@@ -120,11 +153,6 @@ def _as_cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def _check_page(limit: int, offset: int) -> None:
-    if not (1 <= limit <= LARGEST_PAGE and offset >= 0):
-        raise HttpError(400, f"limit must be from 1 to {LARGEST_PAGE}, offset 0 or more.")
-
-
 class CoverOut(Schema):
     """Seconds for which closed positions were without full stop cover; dollars are the most that was naked at once."""
 
@@ -145,44 +173,44 @@ def cover(request: HttpRequest) -> Any:
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
-@router.post("shutdown", response={202: Asked}, tags=["engine"])
-def shutdown(request: HttpRequest, how: ShutdownIn | None = None) -> Any:
+@router.post("shutdown", response={202: Asked, 409: None}, tags=["engine"])
+def shutdown(request: HttpRequest, how: ShutdownIn | None = None, key: IdempotencyKey = None) -> Any:
     """Stop the engine gracefully."""
-    return _ask(request, "shutdown", flatten=how.flatten if how else False)
+    return _ask(request, key, "shutdown", flatten=how.flatten if how else False)
 
 
-@router.post("halt", response={202: Asked}, tags=["engine"])
-def halt(request: HttpRequest) -> Any:
+@router.post("halt", response={202: Asked, 409: None}, tags=["engine"])
+def halt(request: HttpRequest, key: IdempotencyKey = None) -> Any:
     """No new entries, working ones are cancelled; positions keep their stops. Holds until `resume`, over restarts."""
-    return _ask(request, "halt")
+    return _ask(request, key, "halt")
 
 
-@router.post("resume", response={202: Asked}, tags=["engine"])
-def resume(request: HttpRequest) -> Any:
+@router.post("resume", response={202: Asked, 409: None}, tags=["engine"])
+def resume(request: HttpRequest, key: IdempotencyKey = None) -> Any:
     """Allow new entries again."""
-    return _ask(request, "resume")
+    return _ask(request, key, "resume")
 
 
-@router.post("flatten", response={202: Asked}, tags=["engine"])
-def flatten(request: HttpRequest) -> Any:
+@router.post("flatten", response={202: Asked, 409: None}, tags=["engine"])
+def flatten(request: HttpRequest, key: IdempotencyKey = None) -> Any:
     """Halt, cancel working entries, and close every position at market."""
-    return _ask(request, "flatten")
+    return _ask(request, key, "flatten")
 
 
-@router.post("positions/{symbol}/close", response={202: Asked}, tags=["engine"])
-def close_position(request: HttpRequest, symbol: str) -> Any:
+@router.post("positions/{symbol}/close", response={202: Asked, 409: None}, tags=["engine"])
+def close_position(request: HttpRequest, symbol: str, key: IdempotencyKey = None) -> Any:
     """Cancel the symbol's working entry and close its position at market."""
-    return _ask(request, "close", symbol=symbol.upper())
+    return _ask(request, key, "close", symbol=symbol.upper())
 
 
-@router.post("positions/{symbol}/move-stop", response={202: Asked}, tags=["engine"])
-def move_stop(request: HttpRequest, symbol: str, to: StopIn) -> Any:
+@router.post("positions/{symbol}/move-stop", response={202: Asked, 409: None}, tags=["engine"])
+def move_stop(request: HttpRequest, symbol: str, to: StopIn, key: IdempotencyKey = None) -> Any:
     """Move the protective stop of a position towards the price; the engine refuses any other move."""
-    return _ask(request, "move_stop", symbol=symbol.upper(), stop_price=to.stop_price)
+    return _ask(request, key, "move_stop", symbol=symbol.upper(), stop_price=to.stop_price)
 
 
-@router.get("requests/{int:request_id}", response=Asked, tags=["engine"])
-def request_state(request: HttpRequest, request_id: int) -> Any:
+@router.get("requests/{request_id}", response=Asked, tags=["engine"])
+def request_state(request: HttpRequest, request_id: RowId) -> Any:
     """What became of something asked of the engine."""
     try:
         return store.find_request(request_id)
@@ -190,9 +218,10 @@ def request_state(request: HttpRequest, request_id: int) -> Any:
         raise HttpError(404, f"There is no request {request_id}.") from None
 
 
-def _ask(request: HttpRequest, kind: str, **payload: Any) -> Status[store.Request]:
+def _ask(request: HttpRequest, key: str | None, kind: str, **payload: Any) -> Status[store.Request]:
     by = operator(request)
     try:
-        return Status(202, store.ask(kind, payload, by=by))
+        request_id = once(request, by, key, lambda: store.ask(kind, payload, by=by).id)
+        return Status(202, store.find_request(request_id))
     except store.NoLiveEngine:
         raise HttpError(409, "No engine is running, so nothing was done.") from None

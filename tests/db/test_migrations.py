@@ -43,6 +43,7 @@ COLUMNS = {
     "engine_lease": "token pid host port run_id account_id state started_at heartbeat_at",
     "position_cover": "symbol correlation_id naked_seconds longest_seconds most_dollars stretches",
     "operator_request": "kind payload lease_token requested_by created_at expires_at claimed_at done_at result error",
+    "asked_once": "asked_by key fingerprint answer_id asked_at",
     "settings_change": "key old_value new_value changed_by changed_at",
 }
 INDEXES = {

@@ -217,10 +217,9 @@ def test_what_is_no_object_of_settings_is_refused(page: Client) -> None:
 def test_without_an_engine_nothing_can_be_asked(page: Client, script: Client, history: History, action: str) -> None:
     for client in (page, script):
         response = ask(client, action)
-        assert (response.status_code, response.json()) == (
-            409,
-            {"detail": "No engine is running, so nothing was done."},
-        )
+        assert response.status_code == 409
+        assert response["Content-Type"] == "application/problem+json"
+        assert response.json()["detail"] == "No engine is running, so nothing was done."
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -363,3 +362,67 @@ def test_the_documentation_lists_every_address_and_needs_a_login(page: Client) -
     assert set(paths["/api/backtests"]) == {"get", "post"}
     docs = page.get("/api/docs").content.decode()
     assert "https://" not in docs  # nothing is loaded from elsewhere
+
+
+# --- pages of lists, keys and problems --------------------------------------------------------------------------------
+
+
+def test_lists_name_the_pages_beside_them(page: Client, history: History) -> None:
+    first = page.get("/api/orders?limit=2&unfinished_only=false")
+    assert len(first.json()) == 2
+    assert first["Link"] == '</api/orders?limit=2&unfinished_only=false&offset=2>; rel="next"'
+    middle = page.get("/api/orders?limit=2&offset=2")
+    assert middle["Link"] == ('</api/orders?limit=2&offset=4>; rel="next", </api/orders?limit=2&offset=0>; rel="prev"')
+    last = page.get("/api/orders?limit=2&offset=4")
+    assert last["Link"] == '</api/orders?limit=2&offset=2>; rel="prev"'
+    assert "Link" not in page.get("/api/trades")
+    assert "Link" not in page.get("/api/backtests")
+
+
+def test_trades_can_be_narrowed_to_a_strategy_and_a_reason(page: Client, history: History) -> None:
+    assert len(page.get("/api/trades?strategy=velez&exit_reason=stop_loss").json()) == 1
+    assert page.get("/api/trades?strategy=other").json() == []
+    assert page.get("/api/trades?exit_reason=max_run").json() == []
+
+
+def keyed(browser: Client, key: str, action: str = "halt", body: str = "") -> Any:
+    return browser.post(f"/api/{action}", body, content_type="application/json", headers={"Idempotency-Key": key})
+
+
+def test_an_action_under_a_key_is_asked_of_the_engine_once(page: Client, script: Client, lease: str) -> None:
+    first, again = keyed(page, "abc"), keyed(page, "abc")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json()["id"] == first.json()["id"]
+    assert keyed(page, "def").json()["id"] != first.json()["id"]
+    assert keyed(script, "abc").json()["id"] != first.json()["id"], "keys are everybody's own"
+    assert len(store.claim_requests(lease)) == 3
+
+
+def test_a_key_is_for_one_request_alone(page: Client, lease: str) -> None:
+    assert keyed(page, "abc", "shutdown", '{"flatten": true}').status_code == 202
+    assert keyed(page, "abc", "shutdown", '{"flatten": false}').status_code == 422
+    assert keyed(page, "abc", "halt").status_code == 422
+    assert len(store.claim_requests(lease)) == 1
+
+
+def test_what_could_not_be_asked_does_not_use_up_its_key(page: Client, history: History) -> None:
+    assert keyed(page, "abc").status_code == 409
+    store.take_lease(token=uuid_of("lease"), pid=1, host="test", port=None, real_at=utc_now())
+    assert keyed(page, "abc").status_code == 202
+
+
+def test_a_key_is_forgotten_after_a_day(ledger: str) -> None:
+    def asked(number: int, hours: int) -> int:
+        moment = utc_now() + timedelta(hours=hours)
+        return risk_store.ask_once(lambda: number, by="me", key="abc", fingerprint="f", real_at=moment)
+
+    assert [asked(1, 0), asked(2, 23), asked(3, 25)] == [1, 1, 3]
+
+
+def test_a_problem_names_every_value_that_does_not_fit(page: Client, ledger: str) -> None:
+    answer = page.get("/api/orders?limit=0&offset=x")
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    told = answer.json()
+    assert (told["type"], told["status"]) == ("about:blank", 400)
+    assert [each["where"] for each in told["errors"]] == ["query.limit", "query.offset"]
+    assert "query.limit" in told["detail"]
