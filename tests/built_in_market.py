@@ -11,6 +11,7 @@ from typing import Any
 from trading.exchange import Exchange
 from trading.live import calendar
 from trading.market import MINUTE, Bar, Session
+from trading.simulator.faults import NO_FAULTS, Schedule
 from trading.simulator.lockstep import Lockstep
 from trading.simulator.market import Market
 
@@ -73,6 +74,7 @@ class Conductor:
         multiplier: int = 1,
         path: Path | None = None,
         patience_seconds: float = 30,
+        faults: Schedule = NO_FAULTS,
     ) -> None:
         self.lockstep = Lockstep(timeout_seconds=patience_seconds)
         self.market = Market(
@@ -85,6 +87,7 @@ class Conductor:
             account_path=path,
             keys=KEYS,
             lockstep=self.lockstep,
+            faults=faults,
         )
         self._may_go_on = asyncio.Event()
         self._arrived = asyncio.Event()

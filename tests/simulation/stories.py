@@ -152,9 +152,9 @@ def _restless(seed: int, symbol: str, session: Session) -> tuple[Bar, ...]:
     bars = []
     for number in range((session.close - session.open) // MINUTE):
         if left == 0:
-            left = chance.randint(3, 8)
+            left = chance.randint(2, 4)
             # Back towards where it began, more often than not: the averages stay close to each other.
-            drift = -1 if chance.random() < 0.5 + (price - START_CENTS[symbol]) / START_CENTS[symbol] * 20 else 1
+            drift = -1 if chance.random() < 0.5 + (price - START_CENTS[symbol]) / START_CENTS[symbol] * 60 else 1
         left -= 1
         body = round(price * chance.uniform(0.0004, 0.002)) * (drift if chance.random() < 0.8 else -drift)
         wick = max(abs(body) // 3, 1)

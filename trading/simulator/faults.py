@@ -73,7 +73,7 @@ class Kind(StrEnum):
     # Minutes.
     THIN = "thin"  # for `seconds` no more than `share` of a bar's volume can be had
     CLOCK_STEP = "clock_step"  # the market's clock tells a time that is `seconds` off, from now on
-    RATE_LIMIT = "rate_limit"  # from now on no more than `number_a_minute` requests are answered
+    RATE_LIMIT = "rate_limit"  # for `seconds` no more than `number_a_minute` requests are answered
 
 
 KINDS: Mapping[On, tuple[Kind, ...]] = {
@@ -134,6 +134,9 @@ class Fault:
         if self.on in CALLS and self.kind is not Kind.RATE_LIMITED:
             words.append("carried out" if self.done else "not carried out" if self.kind is not Kind.LATENCY else "")
         return " ".join(word for word in words if word)
+
+
+DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Fault)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,13 +316,13 @@ def _faults(records: Iterable[Any]) -> Iterable[Fault]:
 def _fault(record: Any) -> Fault:
     if not isinstance(record, dict):
         raise BadSchedule("it is no object")
-    if unknown := set(record) - {field.name for field in fields(Fault)}:
+    if unknown := set(record) - set(DEFAULTS):
         raise BadSchedule(f"unknown: {', '.join(sorted(unknown))}")
     try:
         values: dict[str, Any] = {**record, "on": On(record["on"]), "kind": Kind(record["kind"])}
-        for name, convert in (("number", int), ("times", int), ("status", int), ("number_a_minute", int)):
-            if name in values:
-                values[name] = convert(values[name])
+        values["number"] = int(record["number"])
+        for name in ("times", "status", "number_a_minute"):
+            values[name] = int(record.get(name, DEFAULTS[name]))
         values["share"] = Decimal(str(record.get("share", 1)))
         values["seconds"] = float(record.get("seconds", 0))
         return Fault(**values)
@@ -330,6 +333,5 @@ def _fault(record: Any) -> Fault:
 
 
 def _record(fault: Fault) -> dict[str, Any]:
-    default = {field.name: field.default for field in fields(Fault)}
-    values = {name: value for name, value in asdict(fault).items() if value != default[name]}
+    values = {name: value for name, value in asdict(fault).items() if value != DEFAULTS[name]}
     return values | ({"share": str(fault.share)} if "share" in values else {})

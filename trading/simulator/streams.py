@@ -201,12 +201,12 @@ class _Stream(ABC):
                 await self._send(connection, message)
             case Kind.REORDER:
                 self._held_back.append(message)
-                self._do_later(fault.seconds, self._release(message))
+                self._do_later(fault.seconds, self._release, message)
             case Kind.LATE:
-                self._do_later(fault.seconds, self._send_to_client(message))
+                self._do_later(fault.seconds, self._send_to_client, message)
             case Kind.UPDATED:
                 await self._send(connection, message)
-                self._do_later(UPDATED_BAR_SECONDS, self._send_updated(message))
+                self._do_later(UPDATED_BAR_SECONDS, self._send_updated, message)
             case Kind.DROP:
                 self._slot_taken_until = asyncio.get_running_loop().time() + fault.seconds
                 connection.cut()
@@ -215,10 +215,10 @@ class _Stream(ABC):
             case Kind.MISSING:
                 pass
 
-    def _do_later(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    def _do_later(self, seconds: float, work: Callable[[Any], Coroutine[Any, Any, None]], message: Any) -> None:
         async def wait() -> None:
             await asyncio.sleep(seconds)
-            await work
+            await work(message)
 
         task = asyncio.create_task(wait())
         self._later.add(task)
