@@ -18,6 +18,7 @@ from backtests.history import HIGHEST, History
 from backtests.marks import Closes, Marks
 from orders.lifecycle import Side
 from orders.portfolio import Position
+from orders.values import quick
 from trading.columns import MINUTE_SECONDS, PRICES, Integers, to_moment, to_seconds, to_units
 from trading.exchange import ANY_PRICE, Exchange, Execution
 from trading.market import Session
@@ -35,6 +36,9 @@ SECOND = timedelta(seconds=1)
 # Refusals that tell nothing of a symbol that is free: the rules may let it in any moment.
 OF_THE_SYMBOL = ("duplicate", "max_positions")
 LOOK_AHEAD = 20  # steps at most that are looked through for the next event
+
+
+_candles_delivered = quick(CandlesDelivered)
 
 
 def leap(
@@ -62,7 +66,8 @@ class _Leaps(Desk):
         super().__init__(trader, exchange)
         self._width = len(histories)
         self._second = KINDS * self._width  # so many keys belong to one second
-        self._known_standing: tuple[object, tuple[str, int]] | None = None
+        # The session's answers of the Trader, by what they depend on, with the equity down to which they are good.
+        self._standings: dict[object, tuple[tuple[str, int], Decimal]] = {}
         self._tracks = {
             symbol: _Track(trader, symbol, history, place=place, width=self._width, standing=self._standing)
             for place, (symbol, history) in enumerate(histories.items())
@@ -74,6 +79,7 @@ class _Leaps(Desk):
         heapq.heapify(self._queue)
         self._marks = Marks(trader.portfolio.cash)
         self._timer = NEVER  # key of the Trader's next timer
+        self._timer_known: tuple[datetime, Kind, int] | None = None
         self._key = 0  # of what is being worked off
 
     def through(self, sessions: Sequence[Session], on_session: Callable[[Session], None]) -> Result:
@@ -132,25 +138,38 @@ class _Leaps(Desk):
             if first == self._timer:
                 self._fire_timer()
                 continue
-            entry = heapq.heappop(self._queue)
-            while self._queue and self._queue[0] == entry:
-                heapq.heappop(self._queue)
-            track = self._by_place[entry[1]]
+            track = self._take_first()
             if track.touched == NO_BAR:
-                self._deliver_candles(track, before=min(self._first_key(), self._timer, end))
+                others = NEVER if self._width == 1 else self._first_key()
+                self._deliver_candles(track, before=min(others, self._timer, end))
             else:
                 self._deliver_bar(track)
-            heapq.heappush(self._queue, (track.key, track.place))
+            self._enqueue(track)
         self._go_to(until + SECOND)
 
     def _first_key(self) -> int:
         """The key of the first event of all tracks."""
+        if self._width == 1:
+            return self._by_place[0].key
         while self._queue:
             key, place = self._queue[0]
             if key == self._by_place[place].key:
                 return key
             heapq.heappop(self._queue)  # the track has moved on
         return NEVER
+
+    def _take_first(self) -> "_Track":
+        """The track of the first event."""
+        if self._width == 1:
+            return self._by_place[0]
+        entry = heapq.heappop(self._queue)
+        while self._queue and self._queue[0] == entry:
+            heapq.heappop(self._queue)
+        return self._by_place[entry[1]]
+
+    def _enqueue(self, track: "_Track") -> None:
+        if self._width > 1:
+            heapq.heappush(self._queue, (track.key, track.place))
 
     def _go_to(self, moment: datetime) -> None:
         """What comes now comes before everything of that moment."""
@@ -168,7 +187,7 @@ class _Leaps(Desk):
         """The track's next candles before a key, until one of them leads to something."""
         now = to_moment(track.key // self._second)
         candles = self._candles(track, before)
-        if self.tell(CandlesDelivered(now=now, symbol=track.symbol, session=self._session, candles=candles)):
+        if self.tell(_candles_delivered(now=now, symbol=track.symbol, session=self._session, candles=candles)):
             self._refresh(track)
 
     def _candles(self, track: "_Track", before: int) -> Iterator[CompletedCandle]:
@@ -211,10 +230,11 @@ class _Leaps(Desk):
             track.look()
 
     def _fire_timer(self) -> None:
-        due = self.trader.next_due()
-        if due is None:
-            return
-        self._be_at(self._timer)
+        expected, due = self._timer, self.trader.next_due()
+        self._look_for_timer()
+        if due is None or self._timer != expected:
+            return  # the one that was expected has lost its reason
+        self._be_at(expected)
         closed = len(self.trades)
         self.tell(TimerFired(now=due))
         if any(trade.exit_reason == "end_of_day" for trade in self.trades[closed:]):
@@ -223,11 +243,11 @@ class _Leaps(Desk):
 
     def _refresh_active(self) -> None:
         """After something that may have changed any symbol."""
-        self._known_standing = None
+        self._standings.clear()
         for track in self._by_place:
             if track.relies_on is not None or track in self._active:
                 self._refresh(track)
-                heapq.heappush(self._queue, (track.key, track.place))
+                self._enqueue(track)
         self._look_for_timer()
 
     def _refresh(self, track: "_Track") -> None:
@@ -237,27 +257,31 @@ class _Leaps(Desk):
             if other.relies_on is not None and other is not track and other.relies_on != self._standing():
                 other.catch_up(self._key)
                 other.look()
-                heapq.heappush(self._queue, (other.key, other.place))
+                self._enqueue(other)
         self._look_for_timer()
 
     def _standing(self) -> tuple[str, int]:
         """The code with which all signals are refused that come now, and the key before which they are."""
         trader = self.trader
-        portfolio = trader.portfolio
-        # Stops that were moved since then change nothing: they move in our favour alone.
-        basis = self._session, portfolio.cash, len(portfolio.positions), trader.working_entries(), len(trader.tripped)
-        if self._known_standing is None or self._known_standing[0] != basis:
-            code, until = trader.standing_refusal()
-            self._known_standing = basis, (code, NEVER if until is LATEST else to_seconds(until) * self._second)
-        return self._known_standing[1]
+        basis = len(trader.portfolio.positions), trader.working_entries(), len(trader.tripped)
+        known = self._standings.get(basis)
+        if known is not None:
+            equity = trader.equity_at_stops()
+            if equity is not None and equity >= known[1]:
+                return known[0]
+        code, until, floor = trader.standing_refusal()
+        standing = code, NEVER if until is LATEST else to_seconds(until) * self._second
+        if code:
+            self._standings[basis] = standing, floor
+        return standing
 
     def _look_for_timer(self) -> None:
         timer = self.trader.next_timer()
-        if timer is None:
-            self._timer = NEVER
-        else:
-            due, kind, place = timer
-            self._timer = (to_seconds(due) * KINDS + 1 + kind) * self._width + place
+        if timer != self._timer_known:
+            self._timer_known, self._timer = timer, NEVER
+            if timer is not None:
+                due, kind, place = timer
+                self._timer = (to_seconds(due) * KINDS + 1 + kind) * self._width + place
 
     # --- what Trader and exchange would know by now -------------------------------------------------------------------
 
@@ -321,6 +345,7 @@ class _Track:
         self._keys, self._bar_keys = self.step_keys.data, self.bar_keys.data
         self._first, self._bars_known = steps.first.data, steps.bars_known.data
         self._low, self._high = steps.low.data, steps.high.data
+        self._bar_low, self._bar_high = self.bars.low.data, self.bars.high.data
 
         hint = strategy.candidates(self._candles, self._averages)
         self._sees_all = hint is None
@@ -425,9 +450,8 @@ class _Track:
 
     def _next_wanted_step(self) -> int:
         """The first step of which the Trader must be told because of a signal."""
-        while self._wanted[self._next_wanted] < self._step:
-            self._next_wanted += 1
-        wanted: int = self._wanted[self._next_wanted]
+        self._next_wanted = place = bisect_left(self._wanted, self._step, self._next_wanted)
+        wanted = self._wanted[place]
         self.relies_on = None
         is_free, book = self._position is None, self.book
         if not self._counts or (is_free and (self._is_active or not self._trader.tripped)):
@@ -454,13 +478,20 @@ class _Track:
     def _first_reached(self, first_step: int, last: int) -> tuple[int, int]:
         """The first step, up to the last one, on the way to which a bar matters, and that bar; else the last one."""
         low, high, sells_at, buys_at = self._low, self._high, self._sells_at, self._buys_at
+        expires = self.expiry_key < self._keys[last]
+        if (
+            not expires
+            and (sells_at == 0 or min(low[first_step : last + 1]) > sells_at)
+            and (buys_at == HIGHEST or max(high[first_step : last + 1]) < buys_at)
+        ):
+            return last, NO_BAR
         for step in range(first_step, last + 1):
-            if low[step] <= sells_at or high[step] >= buys_at or (step == last and self.expiry_key < self._keys[step]):
+            if low[step] <= sells_at or high[step] >= buys_at or (expires and step == last):
                 since = self.bar if step == first_step else self._bars_known[step - 1]
                 for bar in range(since, self._bars_known[step]):
                     if (
-                        self.bars.low.item(bar) <= sells_at
-                        or self.bars.high.item(bar) >= buys_at
+                        self._bar_low[bar] <= sells_at
+                        or self._bar_high[bar] >= buys_at
                         or self._bar_keys[bar] == self.expiry_key
                     ):
                         return step, bar

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from itertools import repeat
 from typing import Any
 
 from orders.events import (
@@ -185,8 +186,8 @@ def apply(order: Order, fact: Fact) -> Order:
 
 def apply_in_place(order: Order, fact: Fact) -> None:
     """As `apply`, ten times as fast, on the very object: for an owner who has handed it to nobody that keeps it."""
-    for name, value in _changes(order, fact).items():
-        _set(order, name, value)
+    changes = _changes(order, fact)
+    any(map(_set, repeat(order), changes, changes.values()))  # none of them gives an answer: all are set
 
 
 _set = object.__setattr__

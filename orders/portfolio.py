@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from orders.events import Filled
 from orders.lifecycle import Order, Role, Side
+from orders.values import quick
 
 ZERO = Decimal(0)
 
@@ -40,6 +41,9 @@ class Trade:
     def duration_seconds(self) -> int:
         """Seconds from the first entry fill to the last exit fill."""
         return int((self.exit_at - self.entry_at).total_seconds())
+
+
+_trade = quick(Trade)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,7 +155,7 @@ def _close(position: Position, *, exit_at: datetime, exit_reason: str) -> Trade:
     gain = position.exit_value - position.entry_value
     pnl = (gain if position.side is Side.LONG else -gain) - position.commission
     stop = position.initial_stop_price
-    return Trade(
+    return _trade(
         correlation_id=position.correlation_id,
         symbol=position.symbol,
         side=position.side,

@@ -1,7 +1,7 @@
 """The orders of one account that matter now: new ones get their ids here, facts change them here, and nowhere else."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha1
@@ -34,13 +34,11 @@ class Blotter:
         self.orders: dict[str, Order] = {}
         self.entries: dict[str, Order] = {}
         self._live: dict[str, Order] = {}
+        # The order of that id, as long as anything can still come of it.
+        self.live: Callable[[str], Order | None] = self._live.get
         self._cancel_wanted: set[str] = set()
         self._counts: Counter[tuple[str, Role]] = Counter()
         self._journal = journal
-
-    def live(self, local_id: str) -> Order | None:
-        """The order of that id, as long as anything can still come of it."""
-        return self._live.get(local_id)
 
     def write(
         self,

@@ -6,8 +6,9 @@ integers of 1/10 000 dollar, moments are seconds since 1970 UTC.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
+from math import ceil
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -291,7 +292,7 @@ def to_moment(seconds: int) -> datetime:
 
 def to_seconds(moment: datetime) -> int:
     """Whole seconds from 1970 to `moment`, rounded up."""
-    return -((EPOCH - moment) // timedelta(seconds=1))
+    return ceil(moment.timestamp())
 
 
 class _Prices(dict[int, Decimal]):

@@ -180,8 +180,25 @@ class Exchange:
         """Runs one bar; work it off to the end, for only then is its close the last close."""
         if self._max_volume_share is not None:
             self._shares_left[bar.symbol] = bar.volume * self._max_volume_share // 1
-        if bar.symbol in self._resting:
-            yield from self._walk(bar)
+        if (in_reach := self._in_reach(bar)) > 0:
+            self._bar, self._price = bar, bar.open
+            executions = 0
+            try:
+                for target in self._path(bar)[1:]:
+                    while hit := self._next_reached(bar, target):
+                        resting, order, self._price = hit
+                        execution = self._reached(resting, order, bar)
+                        if execution:
+                            executions += 1
+                            yield execution
+                    if bar.symbol not in self._resting:
+                        break
+                    self._price = target
+            finally:
+                self._bar = None
+            # One order alone fills at one price whichever way the market goes; a second one could come first or never.
+            if in_reach > 1 or executions > 1 or self._in_reach(bar):
+                self.path_mattered = True
         self.last_close[bar.symbol] = bar.close
 
     def limit_volume(self, share: Decimal) -> None:
@@ -207,36 +224,24 @@ class Exchange:
         rising: Decimal | None = None
         for resting in self._resting.get(symbol, ()):
             for _, order in resting.versions:
-                if order.stop_price is None or order.is_elected or self._max_volume_share is not None:
+                price = order.stop_price
+                if price is None or order.is_elected or self._max_volume_share is not None:
                     return ANY_PRICE, None
                 if order.buys:
-                    rising = order.stop_price if rising is None else min(rising, order.stop_price)
-                else:
-                    falling = order.stop_price if falling is None else max(falling, order.stop_price)
+                    if rising is None or price < rising:
+                        rising = price
+                elif falling is None or price > falling:
+                    falling = price
         return falling, rising
-
-    def _walk(self, bar: Bar) -> Iterator[Execution]:
-        self._bar, self._price = bar, bar.open
-        in_reach, executions = self._in_reach(bar), 0
-        try:
-            for target in self._path(bar)[1:]:
-                while hit := self._next_reached(bar, target):
-                    resting, order, self._price = hit
-                    execution = self._reached(resting, order, bar)
-                    if execution:
-                        executions += 1
-                        yield execution
-                self._price = target
-        finally:
-            self._bar = None
-        # One order alone fills at one price whichever way the market goes; a second one could come before it or never.
-        if in_reach > 1 or executions > 1 or self._in_reach(bar):
-            self.path_mattered = True
 
     def _in_reach(self, bar: Bar) -> int:
         """How many orders some path of the bar would reach."""
-        orders = (resting.seen_by(bar) for resting in self._resting.get(bar.symbol, ()))
-        return sum(order is not None and _is_in_reach(order, bar) for order in orders)
+        count = 0
+        for resting in self._resting.get(bar.symbol, ()):
+            order = resting.seen_by(bar)
+            if order is not None and _is_in_reach(order, bar):
+                count += 1
+        return count
 
     def _path(self, bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
         if self._path_rule is PathRule.NEUTRAL:
@@ -249,14 +254,16 @@ class Exchange:
 
     def _next_reached(self, bar: Bar, target: Decimal) -> "tuple[_Resting, WorkingOrder, Decimal] | None":
         """The order that the path meets first on its way to `target`, and where; the older one of two at one price."""
-        is_used_up = self._is_used_up(bar.symbol)
+        start = self._price
         best: tuple[_Resting, WorkingOrder, Decimal] | None = None
         for resting in self._resting.get(bar.symbol, ()):
             order = resting.seen_by(bar)
-            if order is None or (is_used_up and not order.awaits_stop):
+            if order is None:
                 continue
-            price = _meeting_price(order, start=self._price, target=target)
-            if price is not None and (best is None or abs(price - self._price) < abs(best[2] - self._price)):
+            price = _meeting_price(order, start=start, target=target)
+            if price is None or (best is not None and abs(price - start) >= abs(best[2] - start)):
+                continue
+            if order.awaits_stop or not self._is_used_up(bar.symbol):
                 best = resting, order, price
         return best
 
@@ -316,13 +323,17 @@ class Exchange:
         symbol = self._symbols.get(order_id)
         if symbol is None:
             return None
-        return next(resting for resting in self._resting[symbol] if resting.newest.order_id == order_id)
+        for resting in self._resting[symbol]:
+            if resting.versions[-1][1].order_id == order_id:
+                return resting
+        return None
 
     def _remove(self, resting: "_Resting") -> None:
         order = resting.newest
         del self._symbols[order.order_id]
-        self._resting[order.symbol].remove(resting)
-        if not self._resting[order.symbol]:
+        others = self._resting[order.symbol]
+        others.remove(resting)
+        if not others:
             del self._resting[order.symbol]
 
 
@@ -340,9 +351,10 @@ class _Resting:
 
     def seen_by(self, bar: Bar) -> WorkingOrder | None:
         """The version that counts for this bar; None if the order came later. Bars come in time order: older go."""
-        while len(self.versions) > 1 and self.versions[1][0] <= bar.timestamp:
-            del self.versions[0]
-        live_from, order = self.versions[0]
+        versions = self.versions
+        while len(versions) > 1 and versions[1][0] <= bar.timestamp:
+            del versions[0]
+        live_from, order = versions[0]
         return order if live_from <= bar.timestamp else None
 
     def take(self, qty: Decimal) -> None:
@@ -370,10 +382,9 @@ def _is_in_reach(order: WorkingOrder, bar: Bar) -> bool:
 
 def _meeting_price(order: WorkingOrder, *, start: Decimal, target: Decimal) -> Decimal | None:
     """Where a straight move from `start` to `target` meets the order: `start` itself if it is there or beyond."""
-    if order.awaits_stop:
-        level, is_above = order.stop_price, order.buys
-    else:
-        level, is_above = order.limit_price, not order.buys
+    level, is_above = order.stop_price, order.buys
+    if level is None or order.is_elected:
+        level, is_above = order.limit_price, not is_above
     if level is None or (level <= start if is_above else level >= start):
         return start
     return level if (level <= target if is_above else level >= target) else None

@@ -20,11 +20,13 @@ class Journal:
         self.answers: list[Command | Record] = []
         self.keeps_records = keeps_records
 
-    def open(self, now: datetime) -> None:
+    def open(self, now: datetime) -> list[Command | Record]:
         """Begins the answer to an event of that time."""
         if now > self.now:
             self.now = now
-        self.answers = []
+        answers: list[Command | Record] = []
+        self.answers = answers
+        return answers
 
     def add(self, answer: Command | Record) -> None:
         """One more command, or a record that is always wanted."""

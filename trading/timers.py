@@ -31,6 +31,11 @@ class Timers:
         self._count += 1
         heapq.heappush(self._heap, (due, kind, index, self._count, still_wanted, fire))
 
+    @property
+    def first(self) -> tuple[datetime, Kind, int] | None:
+        """As `next`, but it may have lost its reason: nothing fires before it."""
+        return self._heap[0][:3] if self._heap else None
+
     def next(self) -> tuple[datetime, Kind, int] | None:
         """When the earliest timer that is still wanted is due, its kind, and its symbol's place in the watchlist."""
         while self._heap:

@@ -87,6 +87,7 @@ Answer = TypeVar("Answer")
 
 ZERO = Decimal(0)
 LATEST = datetime.max.replace(tzinfo=UTC)
+STANDING_MARGIN = Decimal("0.01")  # of the session's start equity, so that a refusal stands for a while
 SMALLEST_PROTECTED_QTY = 5
 ACCOUNT_MAX_AGE = timedelta(seconds=30)
 FIRST_RETRY = timedelta(seconds=1)
@@ -103,13 +104,16 @@ HALT, UNKNOWN, STRATEGY, WATCHLIST = "halt", "unknown", "strategy", "watchlist"
 _entry_request = quick(EntryRequest)
 _holding = quick(Holding)
 _signal = quick(Signal)
+_replace_requested, _replace_stop = quick(ReplaceRequested), quick(ReplaceStop)
+_submit_order = quick(SubmitOrder)
 
 
 class Standing(NamedTuple):
-    """A refusal that meets every signal before `until` as long as nothing happens; no code if there is none."""
+    """A refusal that meets every signal before `until` while the equity is above `floor`; no code if there is none."""
 
     code: str
     until: datetime
+    floor: Decimal
 
 
 class StrategyFailed(Exception):
@@ -214,9 +218,9 @@ class Trader:
             UnknownOrder: a fact about an order that is not ours.
             IllegalTransition, ImpossibleFill: the fact contradicts what is known; start again from the ledger.
         """
-        self._journal.open(event.now)
+        answers = self._journal.open(event.now)
         self._handlers[type(event)](event)
-        return self._journal.answers
+        return answers
 
     def next_due(self) -> datetime | None:
         """When the earliest timer is due: the driver answers with one `TimerFired` at that time."""
@@ -224,8 +228,11 @@ class Trader:
         return timer[0] if timer else None
 
     def next_timer(self) -> tuple[datetime, Kind, int] | None:
-        """As `next_due`, with the timer's kind and its symbol's place in the watchlist: its rank within a moment."""
-        return self._timers.next()
+        """The first timer, with its kind and its symbol's place in the watchlist: its rank within a moment.
+
+        It may have lost its reason; `next_due` is not before it.
+        """
+        return self._timers.first
 
     # --- what others may ask ------------------------------------------------------------------------------------------
 
@@ -316,25 +323,35 @@ class Trader:
             for line in book.lines():
                 yield book.symbol, line.strategy, line.latest, line.latest_candle, self._status(book, line)
 
+    def equity_at_stops(self) -> Decimal | None:
+        """Equity if every position were worth what its stop would bring: no bar that reaches no stop leaves less.
+
+        None while a position has no stop.
+        """
+        equity = self.portfolio.cash
+        for symbol, position in self.portfolio.positions.items():
+            stop = self._blotter.live(self.books[symbol].stop_id)
+            if stop is None or stop.stop_price is None:
+                return None
+            equity += position.market_value(stop.stop_price)
+        return equity
+
     def standing_refusal(self) -> Standing:
         """The code with which every live signal of a symbol that is held would be refused, whatever its prices.
 
         It holds until something happens: an order is sent, filled or cancelled, a timer fires, a bar reaches a stop.
-        So the loss of the day is looked at as if every position were worth what its stop would bring.
+        The more equity, the fewer refusals: so what is refused at two equities is refused between them.
         """
-        now, session = self.now, self.session
-        equity = self.portfolio.cash
-        for symbol, position in self.portfolio.positions.items():
-            stop = self.stop_of(symbol)
-            if stop is None or stop.stop_price is None:
-                return Standing("", now)
-            equity += position.market_value(stop.stop_price)
-        request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=equity)
-        code = assess(request, self.settings.risk).refused_by
-        if session is None or (code == "daily_loss" and code not in self.tripped):
-            return Standing("", now)
-        minutes = self.settings.risk.flatten_minutes_before_close
-        return Standing(code, LATEST if code == "session" else session.close - timedelta(minutes=minutes))
+        now, session, equity = self.now, self.session, self.equity_at_stops()
+        if session is None or equity is None:
+            return Standing("", now, ZERO)
+        until = session.close - timedelta(minutes=self.settings.risk.flatten_minutes_before_close)
+        for floor in (equity - self.start_equity * STANDING_MARGIN, equity):
+            request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=floor)
+            code = assess(request, self.settings.risk).refused_by
+            if code != "daily_loss" or code in self.tripped:
+                return Standing(code, LATEST if code == "session" else until, floor)
+        return Standing("", now, ZERO)
 
     def managed_symbols(self) -> list[str]:
         """Symbols whose bars are needed."""
@@ -717,9 +734,9 @@ class Trader:
         if self.ledger_problem or self._must_wait(book, Role.STOP_LOSS):
             return  # the better price is kept; the stop that works goes on protecting
         asked = self._blotter.apply(
-            ReplaceRequested(local_id=stop.local_id, at=self.now, number=stop.replacements + 1, stop_price=price)
+            _replace_requested(local_id=stop.local_id, at=self.now, number=stop.replacements + 1, stop_price=price)
         )
-        self._journal.add(ReplaceStop(order=asked, stop_price=price))
+        self._journal.add(_replace_stop(order=asked, stop_price=price))
 
     def _close(self, book: Book, reason: str, *, now: bool = True) -> None:
         if book.exit_reason or book.symbol not in self.portfolio.positions or self._is_too_late_to_leave(reason):
@@ -761,7 +778,7 @@ class Trader:
 
     def _submit(self, book: Book, **fields: Any) -> Order:
         order = self._blotter.write(symbol=book.symbol, **fields)
-        self._journal.add(SubmitOrder(order=order))
+        self._journal.add(_submit_order(order=order))
         return order
 
     # --- what became of it --------------------------------------------------------------------------------------------
@@ -770,8 +787,10 @@ class Trader:
         fact = event.fact
         order = self._blotter.apply(fact)
         book = self.books.get(order.symbol) or self._book(order.symbol)
-        if follow := self._consequences.get(type(fact)):
-            follow(book, order, fact)
+        follow = self._consequences.get(type(fact))
+        if follow is None:
+            return  # it was sent: nothing new is missing
+        follow(book, order, fact)
         if order.state in TERMINAL or type(fact) is Filled:
             self._account = None  # the broker's last report is older than this
         self._advance(book)

@@ -18,6 +18,7 @@ STRONG = 2  # the mark of a strong candle
 ZERO = Decimal(0)
 
 Marks = NDArray[np.int8]
+RED_FOR = {Side.LONG: b"\xff", Side.SHORT: b"\x01"}  # the sign of a candle against the position
 
 
 class Velez(Strategy):
@@ -131,7 +132,7 @@ class Velez(Strategy):
 
     def candidates(self, candles: CandleColumns, averages: AverageColumns) -> Flags | None:
         """The signal's conditions on whole columns, in exact integers."""
-        marks = self._marks(candles)
+        marks, _ = self._marks(candles)
         is_long, is_short = averages.derived("velez", lambda: _parting(averages))
         found: Flags = is_long & (marks == STRONG)
         if self.parameters["allow_short"]:
@@ -146,7 +147,12 @@ class Velez(Strategy):
         trail = self._trail.copy()
         most = int(self.parameters["max_run_candles"])
         sign, ends, lower = (1, candles.low, min) if side is Side.LONG else (-1, candles.high, max)
-        for place, mark in enumerate(self._marks(candles).data[first:end], first):
+        marks, colours = self._marks(candles)
+        start = first
+        if trail.is_idle:  # nothing counts before a pullback begins
+            begin = colours.find(RED_FOR[side], first, end)
+            start = end if begin < 0 else begin
+        for place, mark in enumerate(marks.data[start:end], start):
             seen = mark * sign
             if seen > 0 and trail.comes_to_something(seen, most):
                 return Foresight(place, trail)
@@ -157,8 +163,8 @@ class Velez(Strategy):
         """Counts pullback and run as they will be by then."""
         self._trail = foresight.memory
 
-    def _marks(self, candles: CandleColumns) -> Marks:
-        """The marks of all candles, exact."""
+    def _marks(self, candles: CandleColumns) -> tuple[Marks, bytes]:
+        """The marks of all candles, exact, and their signs."""
         doji, strong = self.parameters["doji_threshold_pct"], self.parameters["strong_candle_body_pct"]
         return candles.derived(("velez", doji, strong), lambda: _marks_of(candles, doji, strong))
 
@@ -216,6 +222,11 @@ class _Trail:
         self.in_run = False
         self.run_count = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether neither a pullback nor a run is on: then green candles and dojis change nothing."""
+        return self.pullback_end is None and not self.in_run and self.run_count == 0
+
     def copy(self) -> "_Trail":
         trail = _Trail()
         trail.pullback_end, trail.green_count = self.pullback_end, self.green_count
@@ -256,11 +267,11 @@ def _parting(averages: AverageColumns) -> tuple[Flags, Flags]:
     return is_warm & (spread > 0) & (change > 0), is_warm & (spread < 0) & (change < 0)
 
 
-def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> Marks:
+def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> tuple[Marks, bytes]:
     body, length = candles.close - candles.open, candles.high - candles.low
     is_strong = (length > 0) & _reaches(body, strong, length)
-    marks: Marks = (np.sign(body) * _reaches(body, doji, length) * (1 + is_strong)).astype(np.int8)
-    return marks
+    colours = (np.sign(body) * _reaches(body, doji, length)).astype(np.int8)
+    return colours * (1 + is_strong).astype(np.int8), colours.tobytes()
 
 
 def _reaches(size: Integers, percent: Decimal, whole: Integers) -> Flags:
