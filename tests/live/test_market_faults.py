@@ -109,7 +109,10 @@ def play(test: Callable[[Desk], Coroutine[Any, Any, None]], *faults: Fault, pric
     loop = VirtualLoop("test")
 
     async def run() -> None:
-        options: dict[str, Any] = {"exchange": Exchange(slippage_per_share=Decimal(0)), "patience_seconds": A_DAY_SECONDS}
+        options: dict[str, Any] = {
+            "exchange": Exchange(slippage_per_share=Decimal(0)),
+            "patience_seconds": A_DAY_SECONDS,
+        }
         async with Conductor(script(prices), faults=Schedule(faults=faults), **options) as conductor:
             await conductor.minute(2)
             await test(Desk(conductor, loop))

@@ -86,7 +86,7 @@ class PacedEngine(Engine):
 class PacedOperator(Operator):
     """Looks for requests less often: a look takes longer here than a second does."""
 
-    poll_seconds = 20.0
+    poll_seconds = 40.0
 
 
 SIMULATED = Parts(engine=PacedEngine, operator=PacedOperator)
