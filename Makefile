@@ -71,6 +71,7 @@ base: venv
 	@cmp -s requirements/base.txt .venv/base.txt || { echo "Installing what the product runs on ..."; \
 		.venv/bin/python -m pip install --quiet --require-hashes -r requirements/base.txt && \
 		cp requirements/base.txt .venv/base.txt; }
+	@.venv/bin/python -m compileall -q algotrader backtests dashboard orders risk trading
 
 dev: base
 	@cmp -s requirements/dev.txt .venv/dev.txt || { echo "Installing the tools for tests ..."; \

@@ -9,6 +9,11 @@ from django.contrib.admin.apps import SimpleAdminConfig
 from django.contrib.admin.checks import check_admin_app, check_dependencies
 from django.core.checks import CheckMessage, Tags, register
 
+from algotrader.without import without
+
+with without("prometheus_client"):  # django-q counts nothing with it unless it is told to by its environment
+    import django_q.conf  # noqa: F401
+
 
 class Daphne(AppConfig):
     """Daphne with its `runserver`; its own entry loads the server, and with it Twisted, at once."""

@@ -8,12 +8,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.utils.safestring import SafeString, mark_safe
 from django.views.debug import ExceptionReporter
 
+from algotrader.without import without
 from risk.config import MASK
+
+with without(
+    "rich", "twisted"
+):  # for tracebacks in colour and another framework's logs; a tenth of a second each start
+    import structlog
 
 # Below INFO these write whole frames and requests, which carry the broker's keys, or a line for every query.
 QUIET_LOGGERS = ("websockets", "urllib3", "asyncio", "daphne", "twisted", "django.db.backends", "django.template")

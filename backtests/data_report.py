@@ -212,7 +212,8 @@ def _odd_volume(bars: BarColumns, sessions: Sequence[Session], starts: Integers,
     total = np.r_[np.int64(0), np.cumsum(bars.volume)]
     places = np.flatnonzero(ends > starts)
     means = (total[ends] - total[starts])[places] / (ends - starts)[places]
-    middle = float(np.median(means)) if len(means) else 0.0
+    ordered = np.sort(means)  # np.median loads masked arrays
+    middle = float(ordered[(len(means) - 1) // 2] + ordered[len(means) // 2]) / 2 if len(means) else 0.0
     if not middle:
         return []
     is_odd = (means * ODD_VOLUME < middle) | (means > middle * ODD_VOLUME)

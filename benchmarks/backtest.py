@@ -206,7 +206,7 @@ def manage(folder: Path, *arguments: str) -> Measured:
 
 def measure(command: Sequence[str], folder: Path) -> Measured:
     """Runs the command to its end. Raises CalledProcessError when it fails."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("ALGO_")}
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("ALGO_", "PYTHON"))}
     environment |= {"ALGO_ENV_FILE": os.devnull, "ALGO_DATA_DIR": str(folder)}
     output = folder / "output"
     with output.open("w+") as file:

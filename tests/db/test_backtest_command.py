@@ -507,5 +507,6 @@ def test_a_backtest_from_the_store_does_not_wait_for_what_only_pages_brokers_and
     loaded = set(done.stderr.split())
     assert json.loads(done.stdout)["metrics"]["total_trades"] == 1
     heavy = {"pandas", "exchange_calendars", "alpaca", "aiohttp", "ninja", "daphne.server", "pyarrow.dataset"}
+    heavy |= {"rich", "twisted", "prometheus_client", "numpy.ma"}
     pages = {"algotrader.urls", "dashboard.views", "dashboard.consumers", "backtests.admin"}
     assert loaded & (heavy | pages) == set()

@@ -14,6 +14,7 @@ import pytest
 from django.conf import LazySettings
 from django.core.management import call_command
 
+from backtests import store
 from backtests.report import CHART_LIBRARY
 from orders.command import UserError
 from tests.db.test_backtest_command import BASIC, MONDAY, QUIET, TRADE, TUESDAY, three_days, write
@@ -161,5 +162,14 @@ def test_a_page_that_cannot_be_written_is_one_line_and_nothing_is_left(tmp_path:
     with pytest.raises(UserError, match=r"the report cannot be written: .*report\.html"):
         page(tmp_path)
     assert list(tmp_path.glob("*.unfinished")) == []
-    with pytest.raises(UserError, match="the report cannot be written: "):
-        page(tmp_path, "--report", str(tmp_path / "nowhere" / "report.html"))
+
+
+def test_a_report_into_a_folder_that_is_not_there_is_refused_before_anything_is_run_and_saved(
+    ledger: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "AAPL.csv", three_days([*TRADE, QUIET]))
+    report = tmp_path / "nowhere" / "report.html"
+    dates = ("--start-date", "2024-03-11", "--end-date", "2024-03-12")
+    with pytest.raises(UserError, match=r"the report cannot be written: .*nowhere/report\.html"):
+        call_command("backtest", *BASIC, *dates, "--data", str(tmp_path), "--report", str(report))
+    assert store.runs() == []

@@ -131,7 +131,7 @@ def test_the_table_names_the_number_of_variants_tried(
         (["--grid", FAST, "--workers", "0"], "--workers 0 is not 1 or more"),
         (["--grid", FAST, "--no-wait"], "--no-wait needs --cluster"),
         (["--grid", FAST, "--set", "sma"], "--set 'sma' is not written as KEY=VALUE"),
-        (["--grid", FAST, "--symbols", "MSFT", "--workers", "1"], "no backtest could be run"),
+        (["--grid", FAST, "--symbols", "MSFT", "--workers", "1"], "no backtest of sweep 1 could be run"),
     ],
 )
 def test_an_error_says_in_one_line_what_is_wrong(ledger: str, bars: Path, arguments: list[str], said: str) -> None:

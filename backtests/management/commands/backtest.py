@@ -54,6 +54,9 @@ class Command(OneLineCommand):
         """Run, save, and show the result."""
         if not options["no_save"]:
             guards.require()
+        if (report := options["report"]) is not None and (report.is_dir() or not report.parent.is_dir()):
+            # Before anything is run and saved.
+            raise UserError(f"the report cannot be written: {report} is no file in a folder that exists")
         params = dict(_pair(text) for text in options["params"])
         if options["slippage"] is not None:
             params["backtest.slippage_per_share"] = options["slippage"]

@@ -78,13 +78,13 @@ class Command(GuardedCommand):
     def _show(self, sweep_id: int, sweep: Sweep, *, by: str, as_json: bool) -> None:
         results = sweep_store.results(sweep_id)
         found = verdict(results, variants=sweep.points, figure=by)
+        if all(each.error for each in results):
+            raise UserError(f"no backtest of sweep {sweep_id} could be run: {results[0].error}")
         if as_json:
             self.stdout.write(json.dumps(_document(sweep_id, sweep, results, found, by), allow_nan=False))
         else:
             console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH_COLUMNS)
             _print(console, sweep_id, sweep, results, found, by)
-        if found.best is None and all(each.error for each in results):
-            raise UserError(f"no backtest could be run: {results[0].error}")
 
 
 def _run(sweep_id: int, sweep: Sweep, workers: int, on_progress: Any) -> None:
