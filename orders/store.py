@@ -18,6 +18,7 @@ from orders.lifecycle import TERMINAL, Order, OrderState, OrderType, Role, Side,
 from orders.portfolio import Trade
 
 ZERO = Decimal(0)
+MOST_IDS_A_QUERY = 500  # SQLite takes 32 766 parameters, older builds 999
 TRADES = UUID("3b0d5a86-52e1-4d0f-9d5c-6c2f8f3f1a44")  # namespace of trade ids
 ORDER_FIELDS = tuple(field.name for field in fields(Order))
 TRADE_FIELDS = tuple(field.name for field in fields(Trade))
@@ -182,6 +183,28 @@ def find_order(account_id: str, local_id: str) -> Order | None:
     """The order of that local id."""
     row = models.OrderState.objects.filter(account_id=account_id, local_id=local_id).first()
     return load_order(row) if row else None
+
+
+@transaction.atomic
+def shares_by_order(account_id: str, local_ids: Iterable[str]) -> dict[str, tuple[Decimal, bool]]:
+    """For each of these ids that is an order of ours: the shares filled, and whether it has ended here."""
+    ended = {str(state) for state in TERMINAL}
+    found: dict[str, tuple[Decimal, bool]] = {}
+    wanted = sorted(set(local_ids))
+    for start in range(0, len(wanted), MOST_IDS_A_QUERY):
+        ids = wanted[start : start + MOST_IDS_A_QUERY]
+        rows = models.OrderState.objects.filter(account_id=account_id, local_id__in=ids)
+        for local_id, qty, state in rows.values_list("local_id", "qty_filled", "state"):
+            found[str(local_id)] = qty, state in ended
+    return found
+
+
+@transaction.atomic
+def latest_execution_at(account_id: str) -> datetime | None:
+    """Market time of the latest execution that the broker told; those found by comparing positions do not count."""
+    rows = models.OrderEvent.objects.filter(account_id=account_id, filled_at__isnull=False)
+    rows = rows.exclude(execution_id__startswith="found-")
+    return rows.order_by("-filled_at").values_list("filled_at", flat=True).first()
 
 
 @transaction.atomic

@@ -44,6 +44,11 @@ class OrderRefused(BrokerError):
         return "wash trade" in str(self)
 
     @property
+    def lacks_shares(self) -> bool:
+        """Whether other orders, or nobody, hold the shares that were to be sold."""
+        return "insufficient qty" in str(self)
+
+    @property
     def is_duplicate_id(self) -> bool:
         """Whether the client order id exists already: the order is there, look it up."""
         return self.status == 409 or "must be unique" in str(self)  # recorded is 422, documented 409
@@ -166,11 +171,23 @@ class StreamState:
     """A stream went up or down; `detail` says why, in one line for the page.
 
     `connected` comes again, with a detail, when something was lost on a connection that goes on. Each time the reader
-    has to look for what it missed.
+    has to look for what it missed: `missed` has the symbols and first minutes of bars that were dropped here, nothing
+    else was lost then. While it is down `retry_seconds` is how long until the next attempt; `is_refused`: the server
+    says that another connection holds the one place there is.
     """
 
     connected: bool
     detail: str = ""
+    missed: tuple[tuple[str, datetime], ...] = ()
+    retry_seconds: float | None = None
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectedBar:
+    """A bar that was told before, as late trades have changed it."""
+
+    bar: Bar
 
 
 class DataProvider(Protocol):
@@ -182,8 +199,11 @@ class DataProvider(Protocol):
     async def disconnect(self) -> None:
         """Closes every connection; safe to call twice."""
 
-    def subscribe_bars(self, symbols: Sequence[str]) -> AsyncIterator[Bar | TradingStatus | StreamState]:
+    def subscribe_bars(self, symbols: Sequence[str]) -> AsyncIterator[Bar | CorrectedBar | TradingStatus | StreamState]:
         """Live minute bars, halts, and the stream's own ups and downs, until closed. One stream at a time."""
+
+    async def reconnect_bars(self, reason: str) -> None:
+        """Gives the stream's connection up, if there is one, and makes another."""
 
     async def change_symbols(self, symbols: Sequence[str]) -> None:
         """The running bar stream carries exactly these symbols from now on."""
@@ -248,3 +268,6 @@ class BrokerAdapter(Protocol):
 
     def subscribe_trade_updates(self) -> AsyncIterator[TradeUpdate | StreamState]:
         """Order events as they happen, and the stream's own ups and downs, until closed."""
+
+    async def reconnect_trade_updates(self, reason: str) -> None:
+        """Gives the stream's connection up, if there is one, and makes another."""

@@ -312,6 +312,10 @@ class Trader:
         book = self.books.get(symbol)
         return self._blotter.live(book.stop_id) if book else None
 
+    def is_being_canceled(self, order: Order) -> bool:
+        """Whether a cancellation was asked for and has not been answered."""
+        return self._blotter.is_being_canceled(order)
+
     def entry_of(self, symbol: str) -> Order | None:
         """The symbol's entry order, as long as it can still fill."""
         book = self.books.get(symbol)

@@ -147,7 +147,7 @@ async def greet(socket: web.WebSocketResponse) -> list[str]:
     wish = await receive_msgpack(socket)
     assert wish["action"] == "subscribe"
     await confirm(socket, wish["bars"])
-    assert sorted(wish["statuses"]) == sorted(wish["bars"])
+    assert sorted(wish["statuses"]) == sorted(wish["updatedBars"]) == sorted(wish["bars"])
     return sorted(wish["bars"])
 
 

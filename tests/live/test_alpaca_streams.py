@@ -26,7 +26,7 @@ from tests.live.alpaca_peer import (
     send_msgpack,
     stay,
 )
-from trading.broker import StreamState, TradeUpdate, TradingStatus
+from trading.broker import CorrectedBar, StreamState, TradeUpdate, TradingStatus
 from trading.live.alpaca import AlpacaBroker, AlpacaData
 from trading.live.alpaca_workers import Timing
 from trading.market import Bar
@@ -203,7 +203,8 @@ async def test_a_drop_is_reported_and_the_stream_comes_back(peer: Peer, broker: 
     await reader.until(lambda got: len(reader.events()) == 3)
     assert reader.states() == [True, False, True, False, True]
     assert "connection lost" in reader.details()
-    assert "next attempt in" in reader.details()
+    waits = [item.retry_seconds for item in reader.got if isinstance(item, StreamState) and not item.connected]
+    assert all(wait is not None and 0 < wait <= FAST.longest_retry_seconds for wait in waits)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,8 @@ async def test_a_second_connection_is_refused_with_429_until_the_slot_is_free(pe
     assert reader.states() == [False, False, False, True]
     assert "429" in reader.details()
     assert "503" in reader.details()
+    refused = [item.is_refused for item in reader.got if isinstance(item, StreamState) and not item.connected]
+    assert refused == [True, True, False]  # what is not a refusal says nothing about another connection
 
 
 async def test_nobody_listening_is_reported_and_tried_again() -> None:
@@ -323,6 +326,49 @@ async def test_bars_and_halts_in_our_words(peer: Peer, data: AlpacaData) -> None
     ]
 
 
+async def test_a_corrected_bar_is_told_as_such_and_one_that_cannot_be_read_does_no_harm(
+    peer: Peer, data: AlpacaData
+) -> None:
+    async def script(socket: web.WebSocketResponse) -> None:
+        await greet(socket)
+        await send_msgpack(socket, {**bar_message("F", NINE_45, "12 13 11 12.5"), "T": "u"})
+        await send_msgpack(socket, {"T": "u", "S": "F"}, bar_message("F", NINE_45))
+        await stay(socket)
+
+    peer.stream = script
+    reader = Reader(data.subscribe_bars(["F"]))
+    await reader.until(lambda got: len(got) == 3)
+    assert reader.states() == [True]
+    (corrected,) = [item.bar for item in reader.got if isinstance(item, CorrectedBar)]
+    assert (corrected.symbol, corrected.close) == ("F", Decimal("12.5"))
+    assert reader.bars() == ["F 10.5"]
+
+
+async def test_a_connection_that_is_given_up_is_replaced_and_the_reason_told(
+    peer: Peer, data: AlpacaData, broker: AlpacaBroker
+) -> None:
+    async def bars(socket: web.WebSocketResponse) -> None:
+        await greet(socket)
+        await stay(socket)
+
+    async def updates(socket: web.WebSocketResponse) -> None:
+        await authorize(socket)
+        await stay(socket)
+
+    for script, items, reconnect in (
+        (bars, data.subscribe_bars(["F"]), data.reconnect_bars),
+        (updates, broker.subscribe_trade_updates(), broker.reconnect_trade_updates),
+    ):
+        peer.stream = script
+        await reconnect("there is none yet")
+        reader = Reader(items)
+        await reader.until(lambda got: len(got) == 1)
+        await reconnect("it was mute")
+        await reader.until(lambda got: len(got) == 3)
+        assert reader.states() == [True, False, True]
+        assert reader.got[1].detail == "it was mute"
+
+
 async def test_a_bad_bar_costs_neither_its_frame_nor_the_stream(peer: Peer, data: AlpacaData) -> None:
     good = bar_message("F", NINE_45)
     bad = [{**good, "t": "soon"}, {**good, "o": "ten"}, {**good, "c": float("nan")}, {"T": "b", "S": "F"}]
@@ -348,8 +394,8 @@ async def test_unread_bars_are_bounded_the_oldest_go_and_the_loss_is_reported(pe
     async def script(socket: web.WebSocketResponse) -> None:
         await greet(socket)
         for _ in range(100):
-            frame = [bar_message("F", NINE_45, f"{n} {n} {n} {n}") for n in range(sent[0], sent[0] + 101)]
-            sent[0] += 101
+            frame = [bar_message("F", NINE_45, f"{n} {n} {n} {n}") for n in range(sent[0], sent[0] + 501)]
+            sent[0] += 501
             await send_msgpack(socket, *frame)
         await stay(socket)
 
@@ -363,14 +409,16 @@ async def test_unread_bars_are_bounded_the_oldest_go_and_the_loss_is_reported(pe
         await asyncio.sleep(0.02)
     assert data.dropped_bars == 100
     closes: list[Decimal] = []
-    while len(closes) < 10_000:
+    while len(closes) < 50_000:
         item = await anext(items)
         if isinstance(item, Bar):
             closes.append(item.close)
         else:
             states.append(item)
-    assert closes == [Decimal(n) for n in range(101, 10_101)]
-    connected, loss = StreamState(connected=True), StreamState(connected=True, detail="100 bars were dropped unread")
+    assert closes == [Decimal(n) for n in range(101, 50_101)]
+    missed = (("F", datetime.fromisoformat(NINE_45)),)  # to be fetched from history
+    connected = StreamState(connected=True)
+    loss = StreamState(connected=True, detail="100 bars were dropped unread", missed=missed)
     assert states in ([connected, loss], [loss, connected])
 
 
@@ -381,7 +429,7 @@ async def test_symbols_change_while_the_stream_runs_and_survive_a_drop(peer: Pee
         wishes.append(await greet(socket))
         if len(wishes) > 1:
             return await stay(socket)
-        wishes.extend([await receive_msgpack(socket) for _ in range(3)])
+        wishes.extend([await receive_msgpack(socket) for _ in range(4)])
         await confirm(socket, ["AMD", "TSLA"])
         await send_msgpack(socket, bar_message("TSLA", NINE_45))
         await asyncio.sleep(0.05)
@@ -394,9 +442,10 @@ async def test_symbols_change_while_the_stream_runs_and_survive_a_drop(peer: Pee
     await asyncio.wait_for(data.change_symbols(["AMD", "TSLA"]), 1)
     await reader.until(lambda got: reader.states() == [True, False, True])
     assert reader.bars() == ["TSLA 10.5"]
-    first, no_bars, no_statuses, more, second = wishes
+    first, no_bars, no_corrections, no_statuses, more, second = wishes
     assert first == ["AAPL", "AMD"]
     assert no_bars == {"action": "unsubscribe", "bars": ["AAPL"]}
+    assert no_corrections == {"action": "unsubscribe", "updatedBars": ["AAPL"]}
     assert no_statuses == {"action": "unsubscribe", "statuses": ["AAPL"]}
     assert sorted(more["bars"]) == ["AMD", "TSLA"]
     assert second == ["AMD", "TSLA"]

@@ -18,6 +18,7 @@ from trading.broker import (
     BracketOrderRequest,
     BrokerPosition,
     BrokerUnavailable,
+    CorrectedBar,
     MarketHours,
     NotAuthorized,
     NotFound,
@@ -160,6 +161,10 @@ class AlpacaBroker:
             return False
         return bool(asset.get("tradable")) and asset.get("status") == "active"
 
+    async def reconnect_trade_updates(self, reason: str) -> None:
+        if self._feed is not None:
+            await self._feed.reconnect(reason)
+
     async def subscribe_trade_updates(self) -> AsyncIterator[TradeUpdate | StreamState]:
         """See the protocol. No update is ever dropped. Reading anew ends the stream read before: an account has one."""
         feed_class = await self._workers.run(_trade_update_feed)
@@ -217,8 +222,14 @@ class AlpacaData:
             await self._feed.stop()
         self._workers.close()
 
-    async def subscribe_bars(self, symbols: Sequence[str]) -> AsyncIterator[Bar | TradingStatus | StreamState]:
-        """See the protocol. At most 10,000 bars wait to be read; then the oldest are dropped, counted and reported.
+    async def reconnect_bars(self, reason: str) -> None:
+        if self._feed is not None:
+            await self._feed.reconnect(reason)
+
+    async def subscribe_bars(
+        self, symbols: Sequence[str]
+    ) -> AsyncIterator[Bar | CorrectedBar | TradingStatus | StreamState]:
+        """See the protocol. At most 50,000 bars wait to be read; then the oldest are dropped, counted and reported.
 
         Reading anew ends the stream read before: an account has one.
         """

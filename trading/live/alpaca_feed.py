@@ -45,6 +45,8 @@ class Feed(ABC, Generic[Item]):
         self._stream: Any = None
         self._handshake: asyncio.Timeout | None = None
         self._got_data = False
+        self._given_up = ""
+        self._is_refused = False
 
     async def items(self) -> AsyncGenerator[Item | StreamState, None]:
         """What arrives, until `stop`. An error in here, which is a bug, is raised to the reader."""
@@ -63,6 +65,12 @@ class Feed(ABC, Generic[Item]):
             await self.stop()
             if self._task.done() and not self._task.cancelled() and (error := self._task.exception()) is not None:
                 raise error
+
+    async def reconnect(self, reason: str) -> None:
+        """Gives the connection up, for a reason that is reported, and makes another."""
+        if self._stream is not None and self._stream._ws is not None:
+            self._given_up = reason
+            await self._close()
 
     async def stop(self) -> None:
         """Closes the connection in good manners if the server has any, in under a second."""
@@ -118,6 +126,8 @@ class Feed(ABC, Generic[Item]):
             await self._ready()
             self._stream = self._new_stream()
             self._got_data = False
+            self._given_up = ""
+            self._is_refused = False
             started = clock()
             try:
                 detail = await self._connection()
@@ -125,7 +135,14 @@ class Feed(ABC, Generic[Item]):
                     attempts = 0
                 attempts += 1
                 delay = reconnect_delay(attempts, self._timing.first_retry_seconds, self._timing.longest_retry_seconds)
-                self._put(StreamState(connected=False, detail=f"{detail}; next attempt in {delay:.0f} s"))
+                self._put(
+                    StreamState(
+                        connected=False,
+                        detail=self._given_up or detail,
+                        retry_seconds=round(delay, 3),
+                        is_refused=self._is_refused,
+                    )
+                )
             finally:
                 await self._close()
             await asyncio.sleep(delay)
@@ -142,10 +159,12 @@ class Feed(ABC, Generic[Item]):
         except TimeoutError:
             return "no answer to the handshake"
         except Refused as error:
+            self._is_refused = "406" in str(error)
             return f"refused: {error}"
         except websockets.ConnectionClosed as error:
             return f"connection lost: {error}"
         except (websockets.WebSocketException, OSError, *UNREADABLE) as error:
+            self._is_refused = "429" in str(error)
             return f"cannot connect: {str(error) or type(error).__name__}"
         finally:
             self._handshake = None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from alpaca.data.enums import DataFeed
 from alpaca.data.live.stock import StockDataStream
 from alpaca.trading.stream import TradingStream
 
-from trading.broker import StreamState, TradeUpdate, TradingStatus
+from trading.broker import CorrectedBar, StreamState, TradeUpdate, TradingStatus
 from trading.live import alpaca_parse as parse
 from trading.live.alpaca_feed import UNREADABLE, Feed, Refused
 from trading.live.alpaca_workers import Timing
@@ -19,7 +20,10 @@ from trading.market import Bar
 
 log = structlog.get_logger("alpaca")
 
-LONGEST_BAR_QUEUE = 10_000
+LONGEST_BAR_QUEUE = 50_000  # four minutes of the whole market
+
+
+CHANNELS = ("bars", "updatedBars", "statuses")
 
 
 class TradeUpdateFeed(Feed[TradeUpdate]):
@@ -67,8 +71,8 @@ class TradeUpdateFeed(Feed[TradeUpdate]):
             raise Refused(data.get("error_message") or data.get("status") or "error")
 
 
-class BarFeed(Feed[Bar | TradingStatus]):
-    """Minute bars and halts of some symbols."""
+class BarFeed(Feed[Bar | CorrectedBar | TradingStatus]):
+    """Minute bars, their corrections, and halts of some symbols."""
 
     def __init__(self, keys: tuple[str, str], *, feed: str, url: str, symbols: Iterable[str], timing: Timing) -> None:
         super().__init__(timing)
@@ -78,7 +82,7 @@ class BarFeed(Feed[Bar | TradingStatus]):
         self._symbols = frozenset(symbols)
         self._wanted = asyncio.Event()
         self._waiting_bars = 0
-        self._newly_dropped = 0
+        self._newly_dropped: dict[str, datetime] = {}  # the first minute of each symbol
         self.dropped = 0
         if self._symbols:
             self._wanted.set()
@@ -94,7 +98,7 @@ class BarFeed(Feed[Bar | TradingStatus]):
         if self._stream is not None and self._stream._running:
             # alpaca-py's own methods for this deadlock when called on the stream's loop.
             with suppress(websockets.ConnectionClosed):
-                for channel in ("bars", "statuses"):
+                for channel in CHANNELS:
                     await self._stream._send_unsubscribe_msg(channel, sorted(removed))
                 if self._symbols:
                     await self._subscribe()
@@ -117,6 +121,7 @@ class BarFeed(Feed[Bar | TradingStatus]):
 
     async def _subscribe(self) -> None:
         self._stream._handlers["bars"] = dict.fromkeys(self._symbols, self.on_bar)
+        self._stream._handlers["updatedBars"] = dict.fromkeys(self._symbols, self._on_correction)
         self._stream._handlers["statuses"] = dict.fromkeys(self._symbols, self._on_status)
         await self._stream._send_subscribe_msg()
 
@@ -132,6 +137,15 @@ class BarFeed(Feed[Bar | TradingStatus]):
             self._drop_oldest_bar()
         self._waiting_bars += 1
         self._put(bar)
+
+    async def _on_correction(self, raw: Any) -> None:
+        self._got_data = True
+        try:
+            (bar,) = parse.bars(raw["S"], [raw])
+        except UNREADABLE as error:  # nothing depends on it
+            log.warning("alpaca.unreadable_correction", reason=f"{type(error).__name__} {error}")
+        else:
+            self._put(CorrectedBar(bar=bar))
 
     async def _on_status(self, raw: Any) -> None:
         self._got_data = True
@@ -153,24 +167,23 @@ class BarFeed(Feed[Bar | TradingStatus]):
             raise Refused(words)
         self._lost(f"the bar stream reports {words}")
 
-    def _take(self) -> Bar | TradingStatus | StreamState:
+    def _take(self) -> Bar | CorrectedBar | TradingStatus | StreamState:
         if self._newly_dropped:
-            detail = f"{self._newly_dropped} bars were dropped unread"
-            self._newly_dropped = 0
-            return StreamState(connected=True, detail=detail)
+            missed, self._newly_dropped = tuple(sorted(self._newly_dropped.items())), {}
+            return StreamState(connected=True, detail=f"{self.dropped} bars were dropped unread", missed=missed)
         item = super()._take()
         if isinstance(item, Bar):
             self._waiting_bars -= 1
         return item
 
     def _drop_oldest_bar(self) -> None:
-        position = next(index for index, item in enumerate(self._waiting) if isinstance(item, Bar))
+        position, oldest = next((index, item) for index, item in enumerate(self._waiting) if isinstance(item, Bar))
         del self._waiting[position]
         self._waiting_bars -= 1
-        self._newly_dropped += 1
-        self.dropped += 1
-        if self._newly_dropped == 1:
+        if not self._newly_dropped:
             log.error("alpaca.bars_dropped", queue=LONGEST_BAR_QUEUE)
+        self._newly_dropped.setdefault(oldest.symbol, oldest.timestamp)
+        self.dropped += 1
 
 
 class _TradingStream(TradingStream):

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from trading.cover import CoverMeter
 from trading.indicators import IndicatorSet
 from trading.live.calendar import FULL_SESSION
 from trading.market import MINUTE, Bar
-from trading.messages import ActivityRecorded, ActivityType, CandleClosed
+from trading.messages import ActivityRecorded, ActivityType, CandleClosed, ForeignHeld
 from trading.strategy import Strategy
 from trading.trader import Trader
 
@@ -67,6 +67,8 @@ class Broadcaster:
             "account_mode": account_mode,
             "detail": "",
             "ledger_problem": "",
+            "retry_at": None,
+            "clock_drift_seconds": None,
         }
 
     def show_cover(self, cover: CoverMeter) -> None:
@@ -160,10 +162,24 @@ class Broadcaster:
         }
         self._changed_candles.add(key)
 
-    def streams(self, *, bars: bool, trade_updates: bool, detail: str = "") -> None:
-        """Which streams are up; `detail` says why one is not."""
+    def streams(self, *, bars: bool, trade_updates: bool, detail: str = "", retry_seconds: float | None = None) -> None:
+        """Which streams are up; `detail` says why one is not, and `retry_seconds` how soon it is tried again."""
         status = "connected" if bars and trade_updates else "reconnecting"
-        self._connection |= {"status": status, "bar_stream": bars, "trade_stream": trade_updates, "detail": detail}
+        retry_at = None
+        if status == "reconnecting" and retry_seconds is not None:
+            retry_at = timestamp(datetime.now(UTC) + timedelta(seconds=retry_seconds))  # the page counts down to it
+        self._connection |= {
+            "status": status,
+            "bar_stream": bars,
+            "trade_stream": trade_updates,
+            "detail": detail,
+            "retry_at": retry_at,
+        }
+        self.changed()
+
+    def clock_drift(self, drift: timedelta) -> None:
+        """How far the broker's clock is ahead of ours."""
+        self._connection["clock_drift_seconds"] = round(drift.total_seconds(), 1)
         self.changed()
 
     def ledger(self, problem: str) -> None:
@@ -277,7 +293,24 @@ class Broadcaster:
     def positions(self) -> list[dict[str, Any]]:
         """All open positions."""
         trader = self._known_trader()
-        return [self._position(position) for _, position in sorted(trader.portfolio.positions.items())]
+        ours = [self._position(position) for _, position in sorted(trader.portfolio.positions.items())]
+        return ours + [self._foreign(held) for _, held in sorted(trader.foreign.items())]
+
+    def _foreign(self, held: ForeignHeld) -> dict[str, Any]:
+        """Shares that are not ours: shown, never touched."""
+        last = self._known_trader().last_prices.get(held.symbol, held.price)
+        return {
+            "symbol": held.symbol,
+            "qty": float(abs(held.qty)),
+            "avg_entry_price": float(held.price),
+            "current_price": float(last),
+            "unrealized_pnl": float(held.qty * (last - held.price)),
+            "side": "long" if held.qty > 0 else "short",
+            "stop_price": None,
+            "initial_stop_price": None,
+            "entry_at": None,
+            "strategy": "foreign",
+        }
 
     def _position(self, position: Position) -> dict[str, Any]:
         trader = self._known_trader()
@@ -358,6 +391,7 @@ class Broadcaster:
                 "bars_needed": int(strategy.parameters["sma_slow"]),
                 "interval": int(strategy.parameters["candle_interval_minutes"]),
                 "last_price": number(trader.last_prices.get(symbol)),
+                "problem": trader.block_of(symbol),
                 "conditions": self._why(symbol, strategy, averages, candle),
                 "blocked": trader.books[symbol].blocked,
             }
@@ -394,6 +428,7 @@ class Broadcaster:
             "next_open": timestamp(next_open) if (next_open := self._next_open()) else None,
             "halted": trader.halted,
             "breakers": sorted(trader.tripped),
+            "problems": sorted(trader.entry_blocks.values()),
         }
 
     def _known_trader(self) -> Trader:

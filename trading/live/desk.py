@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from decimal import Decimal
+from itertools import chain, repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from orders.events import Rejected, ReplaceRefused, SubmitFailed, Submitted
-from orders.lifecycle import Order, OrderType, Role
+from orders.lifecycle import Order, OrderState, OrderType, Role
+from orders.reports import BrokerOrderStatus
 from risk import store as risk_store
 from trading.broker import (
     AccountInfo,
@@ -31,6 +34,7 @@ log = structlog.get_logger("engine")
 
 HALTED_FROM_OUTSIDE = "halted from outside this engine"
 ANSWER_SECONDS = 3.0  # without an event of its order for this long, the broker is asked
+LONGEST_ANSWER_SECONDS = 30.0
 MOST_REFUSALS_IN_A_ROW = 5
 WASH_TRADE_TRIES = 20
 WASH_TRADE_WAIT_SECONDS = 0.25
@@ -43,12 +47,25 @@ class Desk:
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self._watchers: set[asyncio.Task[None]] = set()
+        self._at_work: set[str] = set()
+        self._unsettled: set[str] = set()
         self.account: AccountInfo | None = None
         self._entry_times: deque[float] = deque()
         self._refusals = 0
 
     async def submit(self, order: Order) -> None:
         """Sends a new order, after it was written down as submitted."""
+        self._at_work.add(order.local_id)
+        try:
+            await self._send_new(order)
+        finally:
+            self._at_work.discard(order.local_id)
+
+    def is_at_work_on(self, local_id: str) -> bool:
+        """Whether a request about the order is under way."""
+        return local_id in self._at_work
+
+    async def _send_new(self, order: Order) -> None:
         engine = self._engine
         if order.role is Role.ENTRY and await self._is_too_many():
             await self._not_sent(order, "too many order requests a minute")
@@ -62,11 +79,11 @@ class Desk:
     async def send(self, order: Order) -> None:
         """Sends an order that is written down as submitted; a second time it has the same id, so there is only one."""
         engine = self._engine
+        self._at_work.add(order.local_id)
         try:
             status = await self._submit(order)
         except OrderRefused as refusal:
-            fact = Rejected(local_id=order.local_id, at=engine.clock(), detail=str(refusal))
-            await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
+            await self._refused(order, refusal)
             await self._count_refusal()
         except NotAuthorized:
             raise
@@ -76,8 +93,33 @@ class Desk:
         else:
             self._refusals = 0
             await engine.report(status)
-            if order.order_type is OrderType.MARKET:
-                self._watch_answer(order)  # its fill is due at once; other orders may rest for hours
+            if order.order_type is OrderType.MARKET:  # its fill is due at once; other orders may rest for hours
+                self._ask_while(order, lambda known: True)
+        finally:
+            self._at_work.discard(order.local_id)
+
+    async def _refused(self, order: Order, refusal: OrderRefused) -> None:
+        engine = self._engine
+        if order.role is not Role.ENTRY and await self._is_its_own_twin(order):
+            return
+        fact = Rejected(local_id=order.local_id, at=engine.clock(), detail=str(refusal))
+        await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
+        if order.role is not Role.ENTRY:
+            engine.recovery.ask()  # what stands in the way is taken over or cancelled; then it is asked for again
+
+    async def _is_its_own_twin(self, order: Order) -> bool:
+        """Whether an earlier request of the same order, thought lost, has arrived: that is what the broker refused."""
+        try:
+            found = await self.all_reports(order)
+        except NotAuthorized:
+            raise
+        except BrokerError as error:
+            log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
+            self.settle_unknown(order)
+            return True
+        for status in found:
+            await self._engine.report(status)
+        return bool(found)
 
     async def _forbidden(self) -> str:
         """Why an entry that was decided may not leave after all; empty if it may.
@@ -151,7 +193,7 @@ class Desk:
                 return await self._engine.calls.submit(request, protective=protective)
             except OrderRefused as refusal:
                 # The broker's states lag behind the fill or the cancellation that it has just confirmed.
-                if not (protective and refusal.is_wash_trade):
+                if not (protective and (refusal.is_wash_trade or refusal.lacks_shares)):
                     raise
             await asyncio.sleep(WASH_TRADE_WAIT_SECONDS)
         return await self._engine.calls.submit(request, protective=protective)
@@ -175,11 +217,15 @@ class Desk:
             log.error("cancel.failed", order=order.local_id, reason=str(error))
             await engine.tell(CancelFailed(now=engine.clock(), local_id=order.local_id))
             return
-        self._watch_answer(order)
+        self._ask_while(order, engine.trader.is_being_canceled)
 
     async def replace_stop(self, order: Order, stop_price: Decimal) -> None:
-        """Asks for a new stop price. Accepted is not done: only the stream, or a look-up, says that it was replaced."""
+        """Asks for a new stop price. Accepted is not done: only the stream, or a look-up, says that it was replaced.
+
+        Without an answer the old stop is taken to work, and the replacement to be possible, until the broker tells.
+        """
         engine = self._engine
+        self._at_work.add(order.local_id)
         try:
             if order.broker_id is None:
                 raise OrderRefused("the order has no broker id yet", status=0)
@@ -188,14 +234,18 @@ class Desk:
             await engine.calls.replace(order.broker_id, stop_price=stop_price, client_order_id=order.client_order_id)
         except NotAuthorized:
             raise
+        except (OrderRefused, NotFound) as refusal:
+            log.warning("replace.refused", order=order.local_id, symbol=order.symbol, reason=str(refusal))
+            is_unsent = isinstance(refusal, OrderRefused) and refusal.status == 0
+            if is_unsent:
+                await self._keep_old_stop(order, str(refusal))
+            if is_unsent or await self.settle_replacement(order, refusal=str(refusal)):
+                return
         except BrokerError as error:
-            log.warning("replace.failed", order=order.local_id, symbol=order.symbol, reason=str(error))
-            is_unsent = isinstance(error, OrderRefused) and error.status == 0
-            if is_unsent or not await self.look_up(order):
-                fact = ReplaceRefused(local_id=order.local_id, at=engine.clock(), detail=str(error))
-                await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
-            return
-        self._watch_answer(order)
+            log.error("replace.outcome_unknown", order=order.local_id, symbol=order.symbol, reason=str(error))
+        finally:
+            self._at_work.discard(order.local_id)
+        self._ask_while(order, lambda known: known.requested_stop_price is not None)
 
     async def refresh_account(self) -> None:
         """Reads the account; the last known figures, marked as not current, when it cannot be read."""
@@ -219,83 +269,151 @@ class Desk:
         )
 
     async def look_up(self, order: Order) -> bool:
-        """Reports what the broker says of the order now; True if that settled what was asked of it."""
+        """Reports what the broker says of the order now, under every id it has; True if it has ended."""
         engine = self._engine
         try:
-            statuses = await self._found(order)
-        except NotFound:
-            return False
+            found = await self.all_reports(order)
         except NotAuthorized:
             raise
         except BrokerError as error:
             log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
             return False
-        for status in statuses:
+        if not found:
+            self.settle_unknown(order)
+        for status in found:
             await engine.report(status, reconciling=True)
-        now_known = engine.trader.orders.get(order.local_id)
-        return (
-            now_known is None
-            or now_known.is_terminal
-            or (now_known.requested_stop_price is None and (order.requested_stop_price is not None))
-        )
+        known = engine.trader.orders.get(order.local_id)
+        return known is None or known.is_terminal
 
-    async def _found(self, order: Order) -> list[OrderStatus]:
-        """The order at the broker, and whatever took its place there, oldest first.
+    async def all_reports(self, order: Order) -> list[OrderStatus]:
+        """The order at the broker, by our id and by the broker's, and whatever took its place there, oldest first.
 
-        By the broker's own id if it is known: the client id is that of the last replacement asked for, and one that
-        was refused never came into being.
+        Our id alone would not do: it is that of the last replacement asked for, and one that was refused never came
+        into being.
         """
         calls = self._engine.calls
-        if order.broker_id is None:
-            return [await calls.order_by_client_id(order.client_order_id)]
-        statuses = [await calls.order(order.broker_id)]
-        while (successor := statuses[-1].replaced_by) is not None:
-            statuses.append(await calls.order(successor))
-        return statuses
+        found: dict[str, OrderStatus] = {}
+        with suppress(NotFound):
+            status = await calls.order_by_client_id(order.client_order_id)
+            found[status.broker_order_id] = status
+        broker_id = order.broker_id
+        while broker_id is not None and broker_id not in found:
+            with suppress(NotFound):
+                found[broker_id] = await calls.order(broker_id)
+            broker_id = found[broker_id].replaced_by if broker_id in found else None
+        return sorted(found.values(), key=lambda status: status.submitted_at)
+
+    async def settle_replacement(self, order: Order, *, refusal: str = "the broker has no such replacement") -> bool:
+        """Finds out what became of a replacement; True if that is known now."""
+        engine = self._engine
+        try:
+            found = await self.all_reports(order)
+        except NotAuthorized:
+            raise
+        except BrokerError as error:
+            log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
+            return False
+        for status in found:
+            await engine.report(status, reconciling=True)
+        known = engine.trader.orders.get(order.local_id)
+        if known is None or known.is_terminal or known.requested_stop_price is None:
+            return True
+        if known.replacements != order.replacements or any(
+            status.client_order_id == known.client_order_id for status in found
+        ):
+            return False
+        if not any(status.broker_order_id == known.broker_id and _works(status) for status in found):
+            return False
+        await self._keep_old_stop(order, refusal)
+        return True
+
+    async def _keep_old_stop(self, order: Order, reason: str) -> None:
+        engine = self._engine
+        fact = ReplaceRefused(local_id=order.local_id, at=engine.clock(), detail=reason)
+        await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
 
     # --- answers that do not come -------------------------------------------------------------------------------------
 
     def settle_unknown(self, order: Order) -> None:
-        """Keeps asking for an order whose request may or may not have arrived."""
-        self._watch(self._settle_unknown(order))
+        """Keeps asking for an order of which the broker has said nothing; its symbol takes no entries meanwhile."""
+        if order.local_id not in self._unsettled:
+            self._unsettled.add(order.local_id)
+            self._watch(self._settle_unknown(order))
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        task.add_done_callback(self._watched)
 
-    def _watch_answer(self, order: Order) -> None:
-        known = self._engine.trader.orders.get(order.local_id)
-        if known is not None and not known.is_terminal:
-            self._watch(self._ask_later(known))
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        self._watchers.discard(task)
+        self._engine.look_at_failure(task)
 
-    async def _ask_later(self, order: Order) -> None:
-        await asyncio.sleep(ANSWER_SECONDS)
-        known = self._engine.trader.orders.get(order.local_id)
-        if known is not None and known.version == order.version and not known.is_terminal:
-            await self.look_up(known)
+    def _ask_while(self, order: Order, is_open: Callable[[Order], bool]) -> None:
+        """Asks about the order, less and less often, as long as the question is open: the answer may be lost."""
+        self._watch(self._ask_again(order.local_id, is_open))
+
+    async def _ask_again(self, local_id: str, is_open: Callable[[Order], bool]) -> None:
+        engine, wait_seconds = self._engine, ANSWER_SECONDS
+        while True:
+            await asyncio.sleep(wait_seconds)
+            known = engine.trader.orders.get(local_id)
+            if known is None or known.is_terminal or not is_open(known):
+                return
+            if known.requested_stop_price is not None:
+                await self.settle_replacement(known)
+            else:
+                await self.look_up(known)
+            wait_seconds = min(wait_seconds * 2, LONGEST_ANSWER_SECONDS)
 
     async def _settle_unknown(self, order: Order) -> None:
-        """The request may or may not have arrived: asked three times over 30 s, then it counts as never sent."""
-        engine = self._engine
-        for wait_seconds in UNKNOWN_LOOK_UPS_SECONDS:
-            await asyncio.sleep(wait_seconds)
-            known = engine.trader.orders.get(order.local_id)
-            if known is None or known.state != "submitted":
-                return
-            try:
-                status = await engine.calls.order_by_client_id(order.local_id)
-            except NotFound:
-                continue
-            except BrokerError as error:
-                log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
-                continue
-            await engine.report(status, reconciling=True)
-            return
-        fact = SubmitFailed(
-            local_id=order.local_id, at=engine.clock(), forced=True, detail="the broker does not know the order"
-        )
-        await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
+        """Asks until the broker knows the order. One that it denied three times over 30 s counts as never sent.
+
+        Only a request whose arrival was never confirmed can be given up, and only on the broker's word: no answer is
+        none. Stops and exits are not only asked for but sent again, under their one id, of which the broker takes one.
+        """
+        engine, denials = self._engine, 0
+        cause = f"order {order.local_id}"
+        waits = chain(UNKNOWN_LOOK_UPS_SECONDS, repeat(LONGEST_ANSWER_SECONDS))
+        try:
+            for asked, wait_seconds in enumerate(waits):
+                reason = f"the state of its {order.role} order is unknown; asked {asked} times"
+                await engine.block_symbol(order.symbol, reason, cause=cause, is_alarm=asked > 2)
+                await asyncio.sleep(wait_seconds)
+                known = engine.trader.orders.get(order.local_id)
+                if known is None or known.is_terminal:
+                    break
+                try:
+                    found = await self._ask_or_send(known)
+                except OrderRefused as refusal:
+                    await self._refused(known, refusal)
+                    break
+                except NotAuthorized:
+                    raise
+                except BrokerError as error:
+                    log.warning("order.look_up_failed", order=order.local_id, reason=str(error))
+                    continue
+                for status in found:
+                    await engine.report(status, reconciling=True)
+                if found:
+                    break
+                denials += 1
+                if denials >= len(UNKNOWN_LOOK_UPS_SECONDS) and known.state is OrderState.SUBMITTED:
+                    fact = SubmitFailed(
+                        local_id=order.local_id, at=engine.clock(), forced=True, detail="the broker does not know it"
+                    )
+                    await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
+                    break
+        finally:
+            self._unsettled.discard(order.local_id)
+        await engine.block_symbol(order.symbol, "", cause=cause)
+
+    async def _ask_or_send(self, order: Order) -> list[OrderStatus]:
+        found = await self.all_reports(order)
+        is_needed = order.role is not Role.ENTRY and order.symbol in self._engine.trader.portfolio.positions
+        if not found and is_needed and order.state is OrderState.SUBMITTED:
+            return [await self._submit(order)]
+        return found
 
     async def verify_protection(self) -> None:
         """Says for every open position whether its stop works at the broker, as the broker tells it."""
@@ -320,3 +438,12 @@ class Desk:
         for task in self._watchers:
             task.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
+
+
+def _works(status: OrderStatus) -> bool:
+    """Whether the order is live at the broker and no change of it is under way."""
+    return status.replaced_by is None and status.status in (
+        BrokerOrderStatus.ACCEPTED,
+        BrokerOrderStatus.NEW,
+        BrokerOrderStatus.PARTIALLY_FILLED,
+    )

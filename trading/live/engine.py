@@ -16,21 +16,22 @@ import structlog
 
 from orders import store as order_store
 from orders.events import Fact
-from orders.lifecycle import local_id_of
+from orders.lifecycle import Order, local_id_of
 from orders.reports import Execution, OrderReport, facts
 from risk.config import Config
 from trading import store
 from trading.batch import Batch
-from trading.broker import NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
+from trading.broker import CorrectedBar, NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
 from trading.cover import Cover, CoverMeter
-from trading.live import recovery
 from trading.live.broadcast import Broadcaster
 from trading.live.calls import BrokerCalls
 from trading.live.desk import Desk
 from trading.live.emergency import EmergencyJournal
 from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.recording import Recorder
+from trading.live.recovery import Recovery
 from trading.live.sessions import Sessions
+from trading.live.watch import Watch
 from trading.live.writer import LedgerWriter
 from trading.logbook import Entry, is_told
 from trading.market import Bar
@@ -44,6 +45,7 @@ from trading.messages import (
     CompareWithBroker,
     CoverMeasured,
     DataEnded,
+    EntriesBlocked,
     Event,
     LedgerLost,
     LedgerRegained,
@@ -62,6 +64,7 @@ from trading.messages import (
     SymbolBlocked,
     TimerFired,
 )
+from trading.reconcile import is_our_pattern
 from trading.trader import HALT, Trader
 
 log = structlog.get_logger("engine")
@@ -74,6 +77,7 @@ EVENTS_TO_ASK_ABOUT = frozenset({"order_replace_rejected", "order_cancel_rejecte
 ON_TIME = timedelta(seconds=2)  # a bar this little late counts as delivered at its minute's end
 IN_FLIGHT_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 0.25
+MOST_BARS_WAITING = 1000  # read from the stream and not worked off
 RECORDING_SECONDS = 1.0
 
 
@@ -147,6 +151,8 @@ class Engine:
         self.run_id = run_id
         self.lockstep = lockstep
         self.desk = Desk(self)
+        self.recovery = Recovery(self)
+        self.watch = Watch(self)
         self.stop_wanted = asyncio.Event()
         self.stop_reason = ""
         self.stop_failed = False
@@ -163,7 +169,13 @@ class Engine:
         self._history: dict[str, list[Fact]] = {}
         self._put_aside: list[_Item] = []  # reports that only the ledger can explain, while it cannot be read
         self._unwritten_activities = 0
+        self._bars_waiting = 0
+        self._room_for_bars = asyncio.Event()
+        self._room_for_bars.set()
         self.bar_arrivals: dict[str, float] = {}
+        self.heard_bars_at: datetime | None = None  # market time of the latest message of each stream
+        self.heard_updates_at = 0.0  # by the loop's clock
+        self.untold_at: float | None = None  # since when there is news that the trade update stream did not bring
 
     # --- the inbox ----------------------------------------------------------------------------------------------------
 
@@ -176,6 +188,18 @@ class Engine:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(_Item(event=event, done=done))
         await done
+
+    async def block_entries(self, reason: str, *, cause: str) -> None:
+        """No symbol takes entries for this reason; an empty one ends what the cause had stopped."""
+        if self.trader.entry_blocks.get(cause, "") != reason:
+            await self.tell(EntriesBlocked(now=self.clock(), cause=cause, reason=reason))
+
+    async def block_symbol(self, symbol: str, reason: str, *, cause: str, is_alarm: bool = False) -> None:
+        """The same for one symbol."""
+        if self.trader.blocks().get(symbol, {}).get(cause, "") != reason:
+            await self.tell(
+                SymbolBlocked(now=self.clock(), symbol=symbol, reason=reason, cause=cause, is_alarm=is_alarm)
+            )
 
     async def report(self, status: OrderStatus | TradeUpdate, *, frame: str = "", reconciling: bool = False) -> None:
         """Hands in the broker's view of an order; returns when what follows from it is written down."""
@@ -204,6 +228,10 @@ class Engine:
                     item.done.set_result(None)
                 if self.lockstep is not None and item.frame:
                     self.lockstep.worked_off(item.frame)
+                if item.frame == "bar":
+                    self._bars_waiting -= 1
+                    if self._bars_waiting < MOST_BARS_WAITING:
+                        self._room_for_bars.set()
                 self._settle()
 
     async def _take(self, item: _Item) -> None:
@@ -219,19 +247,25 @@ class Engine:
                 await self._handle(OrderChanged(now=self.clock(), fact=fact))
 
     async def _facts(self, report: OrderReport, *, reconciling: bool) -> Sequence[Any]:
-        local_id, account_id = local_id_of(report.client_order_id), self.trader.account_id
-        order = self.trader.orders.get(local_id)
+        account_id = self.trader.account_id
+        order = self._known_order(report)
         is_forgotten = order is None
-        if order is None:
+        if order is None and is_our_pattern(report.client_order_id):
+            local_id = local_id_of(report.client_order_id)
             order = await self.writer.read(order_store.find_order, account_id, local_id)
         if order is None:
+            order = await self.writer.read(order_store.find_order_by_broker_id, account_id, report.broker_id)
+        if order is None:
             log.info("order.foreign", client_order_id=report.client_order_id, broker_id=report.broker_id)
+            self.recovery.ask()
             return ()
         history = self._history.get(order.local_id)
         if history is None:
             await self.remember([order.local_id])
             history = self._history[order.local_id]
         news = facts(order, report, history=history, now=self.clock(), reconciling=reconciling)
+        if news and reconciling and self.untold_at is None:
+            self.untold_at = asyncio.get_running_loop().time()
         if news and is_forgotten:
             orders = await self.writer.read(order_store.orders_by_correlation, account_id, order.correlation_id)
             await self._handle(OrdersRecalled(now=self.clock(), orders=tuple(orders)))
@@ -240,6 +274,12 @@ class Engine:
     async def remember(self, local_ids: Sequence[str]) -> None:
         """Reads the history of these orders, so that news of them can be understood while the ledger is lost."""
         self._history |= await self.writer.read(order_store.facts_of, self.trader.account_id, local_ids)
+
+    def _known_order(self, report: OrderReport) -> Order | None:
+        """The order of ours that a report is about; one that was taken over has a client id that is not ours."""
+        orders = self.trader.orders
+        order = orders.get(local_id_of(report.client_order_id))
+        return order or next((each for each in orders.values() if each.broker_id == report.broker_id), None)
 
     async def _handle(self, event: Event) -> None:
         """Think, write down, act: in this order."""
@@ -323,7 +363,7 @@ class Engine:
             case RefreshAccount():
                 self.spawn(self.desk.refresh_account())
             case CompareWithBroker():
-                self.spawn(recovery.reconcile(self))
+                self.recovery.ask()
             case RequestHistory():
                 self.spawn(self.sessions.answer_window(self, command))
 
@@ -335,13 +375,17 @@ class Engine:
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
+        self.look_at_failure(task)
+        self._settle()
+
+    def look_at_failure(self, task: asyncio.Task[None]) -> None:
+        """An action that failed in a way nobody foresaw ends the engine; refused keys do."""
         if not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, NotAuthorized):
                 self.stop(f"the broker refuses our keys: {error}", failed=True)
             else:
                 log.error("engine.action_failed", exc_info=error)
                 self.stop(f"an action failed unexpectedly: {type(error).__name__}: {error}", failed=True)
-        self._settle()
 
     def _settle(self) -> None:
         """Notes whether the engine is idle, for whoever waits for that."""
@@ -374,44 +418,53 @@ class Engine:
         for item in put_aside:
             self._inbox.put_nowait(item)
         if not self.stop_wanted.is_set():
-            self.spawn(recovery.reconcile(self))
+            self.recovery.ask(whole_day=True)
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
     def on_bar(self, bar: Bar) -> None:
         """A bar from the stream. One that is on time counts as delivered at its minute's end."""
         now = self.clock()
+        self.watch.look_at_jump(bar)
         self.bar_arrivals[bar.symbol] = monotonic()
         is_on_time = bar.delivered_at <= now < bar.delivered_at + ON_TIME
+        self._bars_waiting += 1
+        if self._bars_waiting >= MOST_BARS_WAITING:
+            self._room_for_bars.clear()
         self.post(BarDelivered(now=bar.delivered_at if is_on_time else now, bar=bar), frame="bar")
 
     async def follow_bars(self) -> None:
-        """Reads the bar stream until it ends."""
-        was_up = False
+        """Reads the bar stream until it ends, no faster than it is worked off: what waits, waits there, bounded."""
         async for item in self.sessions.data.subscribe_bars(self.trader.managed_symbols()):
+            self.heard_bars_at = self.clock()
             match item:
                 case Bar():
+                    await self._room_for_bars.wait()
                     self.on_bar(item)
+                case CorrectedBar():
+                    self.recorder.add_correction(item.bar, received_real_at=datetime.now(UTC))
                 case TradingStatus():
                     reason = f"halted by the exchange: {item.reason}" if item.halted else ""
                     self.post(SymbolBlocked(now=self.clock(), symbol=item.symbol, reason=reason, cause=HALT))
                 case StreamState():
                     self._stream_changed(self.bar_stream_up, item, "bars")
-                    if item.connected and was_up:
+                    if item.missed:
+                        self.spawn(self.sessions.fetch_missed(self, item.missed))
+                    elif item.connected:
                         self.spawn(self.sessions.fill_gap(self))
-                    was_up = was_up or item.connected
 
     async def follow_trade_updates(self) -> None:
         """Reads the trade update stream until it ends; after every connect ledger and broker are compared."""
         async for item in self.calls.broker.subscribe_trade_updates():
+            self.heard_updates_at = asyncio.get_running_loop().time()
             if isinstance(item, TradeUpdate):
                 self._inbox.put_nowait(_Item(report=order_report(item), frame="update"))
                 if item.event in EVENTS_TO_ASK_ABOUT:
-                    self.spawn(recovery.reconcile(self))
+                    self.recovery.ask()
             else:
                 self._stream_changed(self.trade_stream_up, item, "trade updates")
                 if item.connected:
-                    self.spawn(recovery.reconcile(self))
+                    self.recovery.ask(whole_day=True)
 
     def _stream_changed(self, flag: asyncio.Event, state: StreamState, name: str) -> None:
         if state.connected:
@@ -419,9 +472,13 @@ class Engine:
             log.info("stream.connected", stream=name)
         else:
             flag.clear()
-            log.warning("stream.lost", stream=name, reason=state.detail)
+            log.warning("stream.lost", stream=name, reason=state.detail, retry_seconds=state.retry_seconds)
+        self.watch.stream_changed(name, state)
         self.broadcaster.streams(
-            bars=self.bar_stream_up.is_set(), trade_updates=self.trade_stream_up.is_set(), detail=state.detail
+            bars=self.bar_stream_up.is_set(),
+            trade_updates=self.trade_stream_up.is_set(),
+            detail=state.detail,
+            retry_seconds=state.retry_seconds,
         )
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -431,7 +488,7 @@ class Engine:
 
         A session begins with what the ledger knows of it: not before that can be read.
         """
-        opens = None if self.writer.problem else self.sessions.next_open
+        opens = None if self.writer.problem else self.sessions.next_due
         moments = (self.trader.next_due(), opens, self._next_naked_alarm())
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -460,9 +517,9 @@ class Engine:
     async def fire_timers(self, now: datetime) -> None:
         """Fires everything due at or before `now`, one after another, each worked off to its end."""
         while (due := self.next_due()) is not None and due <= now:
-            if self.sessions.next_open == due and not self.writer.problem:
+            if self.sessions.next_due == due and not self.writer.problem:
                 try:
-                    await self.sessions.begin(self)
+                    await self.sessions.fire(self, due)
                 except LedgerUnavailable as error:
                     log.error("session.waits_for_the_ledger", reason=str(error))
             elif self.trader.next_due() == due:
@@ -472,6 +529,8 @@ class Engine:
                     self._alarm_if_naked_too_long(cover)
             if self.lockstep is not None:
                 await self.lockstep.settled()
+        if self.lockstep is not None:
+            await self.watch.look()
 
     async def keep_time(self) -> None:
         """Fires timers by the clock, where no market in this process says when."""

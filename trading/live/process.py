@@ -22,7 +22,6 @@ from risk import store as risk_store
 from risk.config import Config, as_text
 from trading import store
 from trading.broker import BrokerError, NotAuthorized
-from trading.live import recovery
 from trading.live.broadcast import Broadcaster, account_mode, activity_line
 from trading.live.calls import BrokerCalls, DataCalls
 from trading.live.emergency import EmergencyJournal, journal_path
@@ -317,7 +316,8 @@ class EngineProcess:
         """Ledger and broker first, then history, then the streams: in this order nothing is missed."""
         if await self._ledger.run(risk_store.is_halted, engine.trader.account_id):
             await engine.tell(Halted(now=engine.clock(), reason="halted before the restart"))
-        await recovery.restore(engine)
+        await engine.recovery.restore()
+        await engine.watch.check_clock()
         running = await engine.sessions.look_ahead(engine.clock())
         if running is not None:
             await engine.sessions.begin(engine, running)
@@ -327,10 +327,15 @@ class EngineProcess:
         supervisor.start("trade updates", engine.follow_trade_updates)
         supervisor.start("bars", engine.follow_bars)
         supervisor.start("operator", operator.run)
-        async with asyncio.timeout(STREAMS_UP_SECONDS):
-            await engine.trade_stream_up.wait()
-            await engine.bar_stream_up.wait()
-        await engine.landed()
+        supervisor.start("watch", engine.watch.run)
+        try:
+            async with asyncio.timeout(STREAMS_UP_SECONDS):
+                await engine.trade_stream_up.wait()
+                await engine.bar_stream_up.wait()
+                await engine.landed()
+        except TimeoutError:
+            # After a crash the broker may take the old connection for alive, up to 90 s. Positions are protected.
+            log.warning("streams.not_up", bars=engine.bar_stream_up.is_set(), trades=engine.trade_stream_up.is_set())
         if place.begin is not None:
             supervisor.start("market", partial(place.begin, engine))
         else:

@@ -1,8 +1,8 @@
 """What an engine saw, as daily files of its run: bars, candles with their averages, and what else it was told.
 
-`<data dir>/runs/<run id>/<New York date>/bars.csv`, `candles.csv` and `told.jsonl` (see `trading/logbook.py`), one line
-a row, appended to. They are read by the pages, by comparisons of live and backtest, and after an accident. A reader
-takes whole lines only.
+`<data dir>/runs/<run id>/<New York date>/bars.csv`, `candles.csv`, `corrections.csv` (bars that late trades changed)
+and `told.jsonl` (see `trading/logbook.py`), one line a row, appended to. They are read by the pages, by comparisons of
+live and backtest, and after an accident. A reader takes whole lines only.
 """
 
 import asyncio
@@ -32,9 +32,11 @@ log = structlog.get_logger("recording")
 
 BARS = "bars.csv"
 CANDLES = "candles.csv"
+CORRECTIONS = "corrections.csv"
 TOLD = "told.jsonl"
 COLUMNS = {
     BARS: "symbol,timestamp,open,high,low,close,volume,received_real_at,delivered_at",
+    CORRECTIONS: "symbol,timestamp,open,high,low,close,volume,received_real_at",
     CANDLES: "symbol,strategy,interval,timestamp,open,high,low,close,volume,sma_fast,sma_slow,bar_count,is_live",
 }
 NEW_YORK = ZoneInfo("America/New_York")
@@ -71,6 +73,14 @@ class Recorder:
             str(bar.volume), _time(received_real_at), _time(delivered_at),
         ]  # fmt: skip
         self._add(BARS, bar.timestamp, fields)
+
+    def add_correction(self, bar: Bar, received_real_at: datetime) -> None:
+        """A bar told before, as it is now. Nothing is decided anew: what was traded was traded on the first one."""
+        fields = [
+            bar.symbol, _time(bar.timestamp), _exact(bar.open), _exact(bar.high), _exact(bar.low), _exact(bar.close),
+            str(bar.volume), _time(received_real_at),
+        ]  # fmt: skip
+        self._add(CORRECTIONS, bar.timestamp, fields)
 
     def add_candle(self, closed: CandleClosed) -> None:
         """A completed candle, from the stream or from history."""

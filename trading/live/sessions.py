@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import structlog
 
 from orders import store as order_store
 from risk import store as risk_store
-from trading.broker import BrokerError, DataProvider, MarketHours
-from trading.live import calendar, recovery
+from trading.broker import BrokerError, DataProvider, MarketHours, NotAuthorized
+from trading.live import calendar
 from trading.live.calls import BrokerCalls, DataCalls
+from trading.live.recovery import QUANTITY
 from trading.market import Bar, Session
 from trading.messages import HistoryDelivered, RequestHistory, SessionStarted
 from trading.warmup import WarmUp, history_needs, sessions_to_fetch, warm_up
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("engine")
 
 DAYS_AHEAD = timedelta(days=14)
+PREPARATION = timedelta(minutes=5)  # before the open: calendar, clock and account are looked at
+GAP_MARGIN = timedelta(minutes=2)
 MOST_SESSIONS_OF_HISTORY = 64
 
 
@@ -35,6 +39,7 @@ class Sessions:
         self._calls = calls
         self._ahead: list[Session] = []
         self._windows: dict[tuple[datetime, datetime], list[RequestHistory]] = {}
+        self._prepared: date | None = None
         self.current: Session | None = None
 
     @property
@@ -42,11 +47,44 @@ class Sessions:
         """When the next session begins."""
         return self._ahead[0].open if self._ahead else None
 
+    @property
+    def next_due(self) -> datetime | None:
+        """When the next session begins, or is to be prepared if that has not been done."""
+        if not self._ahead:
+            return None
+        opens = self._ahead[0].open
+        return opens if self._prepared == self._ahead[0].date else opens - PREPARATION
+
+    async def fire(self, engine: "Engine", now: datetime) -> None:
+        """Does what is due: preparing the next session, or beginning it."""
+        if self._ahead and self._prepared != self._ahead[0].date:
+            self._prepared = self._ahead[0].date
+            await self.prepare(engine, now)
+        else:
+            await self.begin(engine)
+
+    async def prepare(self, engine: "Engine", now: datetime) -> None:
+        """Before a session: the broker's calendar and clock are compared with ours, and the account with the ledger.
+
+        What cannot be read is asked for again by whoever needs it; the calendar read before holds meanwhile.
+        """
+        try:
+            await self.look_ahead(now)
+        except BrokerError as error:
+            log.warning("calendar.unavailable", reason=str(error))
+        if self._ahead:
+            self._prepared = self._ahead[0].date
+        await engine.watch.check_clock()
+        engine.recovery.ask(whole_day=True)
+
     async def look_ahead(self, now: datetime) -> Session | None:
         """Reads the broker's calendar for the next two weeks; the session that `now` lies in, if any."""
         first, last = now.date() - timedelta(days=1), now.date() + DAYS_AHEAD.days * timedelta(days=1)
         hours = await self._calls.calendar(start=first, end=last)
-        sessions = [session for session in stricter(calendar.sessions(first, last), hours) if session.close > now]
+        ours = calendar.sessions(first, last)
+        sessions = [session for session in stricter(ours, hours) if session.close > now]
+        if differing := [each.date.isoformat() for each in sessions if each not in ours]:
+            log.warning("calendar.differs", dates=differing)
         running = sessions[0] if sessions and sessions[0].open <= now else None
         self._ahead = [session for session in sessions if session.open > now]
         return running
@@ -64,26 +102,50 @@ class Sessions:
         row = await read(risk_store.load_session, account_id, session.date)
         trades = await read(order_store.trades_of_session, account_id, since=session.open, until=session.close)
         entries = await read(order_store.entries_submitted, account_id, since=session.open)
-        standing = await recovery.standing(engine)
-        account = await self._calls.account()
+        standing = await engine.recovery.standing()
+        last_equity = None if row else await self._last_equity()
         self.current = session
         if is_next:
             self._ahead.pop(0)
         if not self._ahead:
-            await self.look_ahead(session.close)
+            await self._look_further(session)
         engine.log_told(standing)
         await engine.tell(
             SessionStarted(
                 now=max(engine.clock(), session.open),
                 session=session,
-                start_equity=row.start_equity if row else account.last_equity,
+                start_equity=row.start_equity if row else last_equity,
                 breaker=row.breaker if row else "",
                 tripped_at=row.tripped_at if row else None,
                 losses_in_a_row=_losses_in_a_row(trade.pnl for trade in trades),
                 entries=entries,
             )
         )
+        for symbol, causes in engine.trader.blocks().items():
+            if QUANTITY in causes:  # the averages start anew from split-adjusted history
+                await engine.block_symbol(symbol, "", cause=QUANTITY)
+        for foreign in tuple(engine.trader.foreign.values()):
+            await engine.tell(replace(foreign, now=engine.clock()))  # part of what this day is to be repeated with
         await self.warm_up(engine, engine.trader.managed_symbols())
+
+    async def _look_further(self, session: Session) -> None:
+        try:
+            await self.look_ahead(session.close)
+        except BrokerError as error:
+            log.warning("calendar.unavailable", reason=str(error))
+            first = session.close.date()
+            ours = calendar.sessions(first, first + DAYS_AHEAD)
+            self._ahead = [each for each in ours if each.open >= session.close]  # until the broker's can be read
+
+    async def _last_equity(self) -> Decimal | None:
+        """The broker's equity at the last close, None (our own counts) if it cannot be read."""
+        try:
+            return (await self._calls.account()).last_equity
+        except NotAuthorized:
+            raise
+        except BrokerError as error:
+            log.warning("account.unavailable", reason=str(error))
+            return None
 
     # --- history ------------------------------------------------------------------------------------------------------
 
@@ -131,16 +193,32 @@ class Sessions:
             )
 
     async def fill_gap(self, engine: "Engine") -> None:
-        """After the bar stream was lost: what it missed today comes from history and only updates state."""
-        symbols = engine.trader.managed_symbols()
-        for symbol, bars in (await self._today(symbols, engine.clock())).items():
-            await engine.tell(HistoryDelivered(now=engine.clock(), symbol=symbol, bars=tuple(bars)))
+        """After the bar stream was lost: what it missed comes from history and only updates state."""
+        latest = [book.latest_bar_at for book in engine.trader.books.values() if book.latest_bar_at is not None]
+        since = max(latest) - GAP_MARGIN if latest else None
+        await self._deliver(engine, engine.trader.managed_symbols(), since=since)
 
-    async def _today(self, symbols: Sequence[str], now: datetime) -> dict[str, list[Bar]]:
+    async def fetch_missed(self, engine: "Engine", missed: Sequence[tuple[str, datetime]]) -> None:
+        """Bars that had to be dropped, by symbol with the first minute of each, come from history."""
+        await self._deliver(engine, [symbol for symbol, _ in missed], since=min(minute for _, minute in missed))
+
+    async def _deliver(self, engine: "Engine", symbols: Sequence[str], *, since: datetime | None) -> None:
+        for symbol, bars in (await self._today(symbols, engine.clock(), since=since)).items():
+            if bars:
+                await engine.tell(HistoryDelivered(now=engine.clock(), symbol=symbol, bars=tuple(bars)))
+
+    async def bars_between(self, symbols: Sequence[str], since: datetime, until: datetime) -> dict[str, list[Bar]]:
+        """What history has of some symbols now; nothing if it cannot be read."""
+        return await self._today(symbols, until, since=since)
+
+    async def _today(
+        self, symbols: Sequence[str], now: datetime, *, since: datetime | None = None
+    ) -> dict[str, list[Bar]]:
         if self.current is None or now <= self.current.open:
             return {}
+        start = max(self.current.open, since or self.current.open)
         try:
-            bars = await self._data_calls.bars(symbols, start=self.current.open, end=min(now, self.current.close))
+            bars = await self._data_calls.bars(symbols, start=start, end=min(now, self.current.close))
         except BrokerError as error:
             log.error("history.failed", symbols=symbols, reason=str(error))
             return {}
