@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from orders.events import Accepted, Canceled, Filled, SubmitFailed
+from orders.events import Accepted, Canceled, Filled, SubmitFailed, Submitted
 from orders.lifecycle import Order, OrderState, Role, Side
 from tests.core.test_trader import SESSION, ByClose, Floor
 from trading.candles import Candle
@@ -198,6 +198,7 @@ def test_an_entry_that_was_given_up_and_works_after_all_is_cancelled_when_there_
     floor = Floor()
     floor.bar(0, "102.11")
     (lost,) = floor.sent()
+    floor.fact(Submitted, lost)
     floor.fact(SubmitFailed, lost)
     entry = floor.entry(1)
     floor.fact(Accepted, lost, broker_id="late", forced=True)
@@ -209,6 +210,7 @@ def test_an_entry_that_works_after_all_takes_its_place_again_until_it_expires() 
     floor = Floor()
     floor.bar(0, "102.11")
     (lost,) = floor.sent()
+    floor.fact(Submitted, lost)
     floor.fact(SubmitFailed, lost)
     floor.trader.books["AAPL"].entry_id = ""
     floor.fact(Accepted, lost, broker_id="late", forced=True)
@@ -223,6 +225,7 @@ def test_a_stop_that_was_given_up_and_works_after_all_is_not_a_second_one() -> N
     entry = floor.entry()
     floor.fill(entry, 12, "103")
     (lost,) = floor.sent()
+    floor.fact(Submitted, lost)
     floor.fact(SubmitFailed, lost)
     floor.timer()
     (stop,) = floor.sent()

@@ -323,7 +323,7 @@ class Book:
         return BrokerOrder(
             id=str(uuid5(self._ids, f"order/{number}")),
             number=number,
-            client_order_id=client_order_id or str(uuid5(self._ids, f"client/{number}")),
+            client_order_id=client_order_id or _given_id(self._ids, number),
             symbol=symbol,
             buys=buys,
             order_type=order_type,
@@ -572,3 +572,8 @@ class Book:
         if order.order_class is OrderClass.OCO:
             return parent.status in (Status.NEW, Status.PARTIALLY_FILLED, Status.PENDING_REPLACE)
         return parent.status is Status.FILLED
+
+
+def _given_id(ids: UUID, number: int) -> str:
+    """The client id of an order that came without one: a version 4 UUID as Alpaca gives, not of an engine's kind."""
+    return str(UUID(bytes=uuid5(ids, f"client/{number}").bytes, version=4))
