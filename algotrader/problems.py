@@ -20,6 +20,7 @@ TITLES = {
     409: "This cannot be done now",
     422: "The values do not fit",
     500: "Something failed here",
+    503: "Not now",
 }
 SAFE_METHODS = ("get", "head")
 KEY_HEADER = "Idempotency-Key"  # refused when it was used for something else

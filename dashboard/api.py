@@ -8,11 +8,17 @@ from typing import Annotated, Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema
 from ninja.errors import HttpError
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from redis import Redis
+from redis.exceptions import RedisError
 
 from dashboard import store
+from orders import guards
 from orders.encoding import decimal_text
 from risk.api import operator
 from trading import store as trading_store
@@ -37,6 +43,9 @@ def _answers(shape: str, *, media_type: str = "application/json") -> dict[str, A
 
 ENGINE_ANSWERS_SECONDS = 1.0
 MOST_CANDLES = 2000
+
+WEB_PROCESS = CollectorRegistry()
+ProcessCollector(namespace="algotrader_web", registry=WEB_PROCESS)
 
 Limit = Annotated[int, Query(ge=1, le=MOST_CANDLES)]
 
@@ -90,16 +99,50 @@ def paper_check(request: HttpRequest, step: str) -> Any:
     return {"step": step, "is_done": outcome.is_done, "detail": outcome.detail}
 
 
-@router.get("health", auth=None, tags=["monitoring"])
+class Health(Schema):
+    """`ok` or `ready`."""
+
+    status: str
+
+
+@router.get("health", auth=None, tags=["monitoring"], response=Health)
 def health(request: HttpRequest) -> dict[str, str]:
     """The web process answers; nothing is said about the engine or the market."""
     return {"status": "ok"}
 
 
+@router.get("health/ready", auth=None, tags=["monitoring"], response={200: Health, 503: None})
+def ready(request: HttpRequest) -> Any:
+    """Whether this web process can do its work: the database with its triggers, and Redis where it is used."""
+    failing = [name for name, check in (("database", _database_answers), ("redis", _redis_answers)) if not check()]
+    if failing:
+        raise HttpError(503, f"Not ready: {' and '.join(failing)}.")
+    return {"status": "ready"}
+
+
+def _database_answers() -> bool:
+    try:
+        guards.require()
+    except (DatabaseError, guards.UnguardedLedger):
+        return False
+    return True
+
+
+def _redis_answers() -> bool:
+    if not settings.REDIS_URL:
+        return True
+    try:
+        with Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2) as redis:
+            return bool(redis.ping())
+    except RedisError:
+        return False
+
+
 @router.get("metrics", tags=["monitoring"], openapi_extra=_answers("", media_type="text/plain"))
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Figures of engine and ledger in Prometheus' text format."""
-    text = "".join(f"{line}\n" for line in metric_lines(store.figures()))
+    """Figures of ledger, engine and this web process in Prometheus' text format."""
+    lines = "".join(f"{line}\n" for line in metric_lines(store.figures()))
+    text = lines + trading_store.engine_meters() + generate_latest(WEB_PROCESS).decode()
     return HttpResponse(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -120,6 +163,14 @@ def metric_lines(figures: store.Figures) -> Iterator[str]:
     yield from _gauge(
         "algotrader_unprotected_positions", "Open positions without a working stop.", figures.unprotected_positions
     )
+    cover = figures.cover
+    yield from _described("algotrader_naked_seconds", "Seconds that closed positions were without full stop cover.")
+    for quantile, seconds in (("0.5", cover.p50_seconds), ("0.99", cover.p99_seconds), ("1", cover.max_seconds)):
+        yield f'algotrader_naked_seconds{{quantile="{quantile}"}} {seconds}'
+    yield from _gauge(
+        "algotrader_naked_dollars", "The most dollars that were naked at once.", decimal_text(cover.most_dollars)
+    )
+    yield from _gauge("algotrader_worker_queue_depth", "Background tasks that wait.", figures.waiting_tasks)
     yield from _gauge("algotrader_halted", "Whether the operator has halted trading.", int(figures.is_halted))
     yield from _described("algotrader_breaker_tripped", "Circuit breakers that have tripped in the latest session.")
     for breaker in figures.breakers:

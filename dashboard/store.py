@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count
+from django_q.models import OrmQ
 
 import trading.strategies  # noqa: F401  registers them
 from orders import store as order_store
@@ -272,6 +273,8 @@ class Figures:
     unprotected_positions: int
     is_halted: bool
     breakers: Sequence[str]
+    cover: trading_store.CoverFigures
+    waiting_tasks: int
 
 
 @transaction.atomic
@@ -294,4 +297,6 @@ def figures() -> Figures:
         unprotected_positions=sum(stop_price is None for _, stop_price in positions),
         is_halted=bool(session and session.halted),
         breakers=sorted(filter(None, session.breaker.split(","))) if session else [],
+        cover=trading_store.cover_figures(account_id),
+        waiting_tasks=OrmQ.objects.count(),
     )

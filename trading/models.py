@@ -54,6 +54,7 @@ class EngineLease(models.Model):
     state = models.TextField()
     started_at = UtcDateTimeField()
     heartbeat_at = UtcDateTimeField()
+    meters = models.TextField(db_default="")  # Prometheus' text format
 
     class Meta:
         db_table = "engine_lease"

@@ -449,16 +449,24 @@ def beat(
     run_id: int | None = None,
     account_id: str | None = None,
     port: int | None = None,
+    meters: str | None = None,
 ) -> None:
     """Says that the engine is alive, and what is new about it.
 
     Raises:
         LeaseLost: another engine took the lease.
     """
-    news = {"state": state, "run_id": run_id, "account_id": account_id, "port": port}
+    news = {"state": state, "run_id": run_id, "account_id": account_id, "port": port, "meters": meters}
     changes = {name: value for name, value in news.items() if value is not None}
     if models.EngineLease.objects.filter(token=token).update(heartbeat_at=now or utc_now(), **changes) != 1:
         raise LeaseLost("another engine took over this database")
+
+
+@transaction.atomic
+def engine_meters() -> str:
+    """What the running engine counted, by its latest heartbeat; empty without one."""
+    alive = models.EngineLease.objects.filter(heartbeat_at__gt=utc_now() - LEASE_LIFE)
+    return alive.values_list("meters", flat=True).first() or ""
 
 
 @transaction.atomic

@@ -25,7 +25,7 @@ SAMPLES = {
     "int": "1", "uuid": uuid_of("nobody"), "uuidstr": uuid_of("nobody"), "str": "x", "slug": "x", "path": "1",
     "app_label": "orders", "url": "nowhere",
 }  # fmt: skip
-PUBLIC = ("login/", "favicon.ico", "api/health", "admin/login/")
+PUBLIC = ("login/", "favicon.ico", "api/health", "api/health/ready", "admin/login/")
 FOR_ADMINS = ("admin/",)
 UNSAFE_FOR_ADMINS = ("api/settings",)
 ONLY_READ = ("api/docs", "api/openapi.json")  # answer every method with the same page

@@ -29,6 +29,7 @@ from trading.broker import (
     RateLimited,
     TradeUpdate,
 )
+from trading.live.meters import RETRIES
 from trading.market import Bar, Quote
 
 log = structlog.get_logger("calls")
@@ -295,16 +296,21 @@ async def _repeat(
         await limiter.slot(protective=protective)
         return await call()
 
+    def counted(reason: str, *, is_repeated: bool) -> bool:
+        if is_repeated:
+            RETRIES.labels(reason).inc()
+        return is_repeated
+
     def goes_on(state: RetryCallState) -> bool:
         nonlocal unavailable, rate_limited
         error = state.outcome.exception() if state.outcome is not None else None
         if isinstance(error, RateLimited):
             rate_limited += 1
             limiter.close_for(error.retry_after_seconds)
-            return rate_limited == 1
+            return counted("rate_limited", is_repeated=rate_limited == 1)
         if isinstance(error, BrokerUnavailable):
             unavailable += 1
-            return unavailable < attempts
+            return counted("unavailable", is_repeated=unavailable < attempts)
         return False
 
     def wait(state: RetryCallState) -> float:

@@ -23,6 +23,7 @@ from trading import store
 from trading.batch import Batch
 from trading.broker import CorrectedBar, NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
 from trading.cover import Cover, CoverMeter
+from trading.live import meters
 from trading.live.broadcast import Broadcaster
 from trading.live.calls import BrokerCalls
 from trading.live.desk import Desk
@@ -45,6 +46,7 @@ from trading.messages import (
     CompareWithBroker,
     CoverMeasured,
     DataEnded,
+    DecisionRecorded,
     EntriesBlocked,
     Event,
     LedgerLost,
@@ -336,6 +338,8 @@ class Engine:
         for record in records:
             if isinstance(record, OrderRecorded):
                 self._history.setdefault(record.order.local_id, []).append(record.fact)
+            elif isinstance(record, DecisionRecorded):
+                meters.DECISIONS.labels(record.refused_by or "none").inc()
             elif isinstance(record, CandleClosed):
                 self.recorder.add_candle(record)
                 self.broadcaster.candle_closed(record)
@@ -427,6 +431,8 @@ class Engine:
         now = self.clock()
         self.watch.look_at_jump(bar)
         self.bar_arrivals[bar.symbol] = monotonic()
+        meters.BARS.inc()
+        meters.BAR_LAG.observe(max((now - bar.delivered_at).total_seconds(), 0))
         is_on_time = bar.delivered_at <= now < bar.delivered_at + ON_TIME
         self._bars_waiting += 1
         if self._bars_waiting >= MOST_BARS_WAITING:
@@ -466,13 +472,20 @@ class Engine:
                 if item.connected:
                     self.recovery.ask(whole_day=True)
 
+    def read_meters(self) -> str:
+        """What the engine has counted so far, in Prometheus' text format."""
+        meters.QUEUE_DEPTH.set(self._inbox.qsize())
+        return meters.text()
+
     def _stream_changed(self, flag: asyncio.Event, state: StreamState, name: str) -> None:
         if state.connected:
             flag.set()
             log.info("stream.connected", stream=name)
         else:
             flag.clear()
+            meters.LOST_STREAMS.labels(name).inc()
             log.warning("stream.lost", stream=name, reason=state.detail, retry_seconds=state.retry_seconds)
+        meters.STREAM_UP.labels(name).set(state.connected)
         self.watch.stream_changed(name, state)
         self.broadcaster.streams(
             bars=self.bar_stream_up.is_set(),

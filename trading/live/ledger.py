@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 from django.db import (
@@ -14,6 +15,8 @@ from django.db import (
     close_old_connections,
     connection,
 )
+
+from trading.live import meters
 
 Value = TypeVar("Value")
 
@@ -44,6 +47,7 @@ class Ledger:
 
 def _in_fresh_connection(work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
     close_old_connections()
+    started = perf_counter()
     try:
         return work(*args, **kwargs)
     except (OperationalError, InterfaceError, InternalError) as error:
@@ -52,6 +56,8 @@ def _in_fresh_connection(work: Callable[..., Value], *args: Any, **kwargs: Any) 
         if type(error) is not DatabaseError:  # a mistake of ours: what was to be written does not fit
             raise
         raise _unavailable(error) from error  # SQLite: the file is damaged, or no database any more
+    finally:
+        meters.WRITE_SECONDS.labels(getattr(work, "__name__", "other")).observe(perf_counter() - started)
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

@@ -70,7 +70,7 @@ class Operator:
             try:
                 if loop.time() >= next_beat:
                     next_beat = loop.time() + BEAT_SECONDS
-                    await self._engine.ledger.run(store.beat, self._token)
+                    await self._engine.ledger.run(store.beat, self._token, meters=self._engine.read_meters())
                     await asyncio.to_thread(self._keep_lock)
                 for request in await self._engine.ledger.run(store.claim_requests, self._token):
                     await self._carry_out(request)
