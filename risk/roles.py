@@ -45,8 +45,10 @@ def make_groups_after_migrate(**signal: Any) -> None:
     may = Permission.objects.filter
     looking = Q(content_type__app_label__in=OUR_APPS, codename__startswith="view_")
     noting = Q(content_type__app_label="orders", codename__endswith="_tradenote")
-    ruling = Q(content_type__app_label="risk", codename="change_settingsoverride") | Q(
-        content_type__app_label="auth", content_type__model="user"
+    ruling = (
+        Q(content_type__app_label="risk", codename="change_settingsoverride")
+        | Q(content_type__app_label="trading", content_type__model="notificationchannel")
+        | Q(content_type__app_label="auth", content_type__model="user")
     )
     for role, allowed in (
         (Role.VIEWER, looking),

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from orders.fields import DecimalField, Sign, UtcDateTimeField, UuidField, one_of, utc_now
+from orders.fields import DecimalField, Sign, UtcDateTimeField, UuidField, not_empty, one_of, utc_now
 from orders.lifecycle import Side
 from orders.models import RunRow
 from trading.messages import ActivityType, Level
@@ -160,3 +160,23 @@ class PositionCover(RunRow):
 
     def __str__(self) -> str:
         return f"{self.symbol} naked for {self.naked_seconds} s"
+
+
+class NotificationChannel(models.Model):
+    """Where people are told things, in the form of an Apprise address, which is a secret; wall-clock times."""
+
+    name = models.TextField(unique=True)
+    url = models.TextField()
+    events = models.JSONField(default=list)
+    is_enabled = models.BooleanField(db_default=True, default=True)
+    sent = models.PositiveIntegerField(db_default=0, default=0)
+    failed = models.PositiveIntegerField(db_default=0, default=0)
+    last_sent_at = UtcDateTimeField(null=True)
+    last_error = models.TextField(db_default="", default="", blank=True)
+
+    class Meta:
+        db_table = "notification_channel"
+        constraints = [not_empty("notification_channel", "name"), not_empty("notification_channel", "url")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -20,7 +20,7 @@ FORBIDDEN_BUILTINS = {"open", "exec", "eval", "globals", "__import__"}
 NOT_PURE = {
     "__init__", "admin", "api", "apps", "command", "consumers", "fields", "guards", "models", "store", "tasks", "urls",
     "views", "bars", "execution", "fetching", "report", "terminal", "sweep_store", "workers", "roles", "symbols",
-    "tokens",
+    "tokens", "notification_store",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ PAGES = [
     f"{app}_{model._meta.model_name}"
     for app in ("orders", "risk", "trading", "backtests")
     for model in apps.get_app_config(app).get_models()
-    if model._meta.db_table not in ("trade_note", "settings_override")
+    if model._meta.db_table not in ("trade_note", "settings_override", "notification_channel")
 ]
 SETTINGS_PAGE = "admin:risk_settingsoverride_changelist"
 LIMIT = "risk.max_daily_loss_pct"

@@ -39,6 +39,7 @@ COLUMNS = {
     "trading_session": "account_id date start_equity breaker tripped_at halted run_id",
     "activity": "type symbol message correlation_id account_id run_id",
     "decision": "symbol conditions checks account_id run_id settings_hash",
+    "notification_channel": "name url events is_enabled sent failed last_sent_at last_error",
     "engine_run": "settings settings_hash account_id",
     "engine_lease": "token pid host port run_id account_id state started_at heartbeat_at",
     "position_cover": "symbol correlation_id naked_seconds longest_seconds most_dollars stretches",

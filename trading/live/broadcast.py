@@ -47,6 +47,7 @@ class Broadcaster:
         self._account_mode = account_mode
         self._trader: Trader | None = None
         self._cover: CoverMeter | None = None
+        self._listeners: list[Callable[[ActivityRecorded], None]] = []
         self._next_open: Callable[[], datetime | None] = lambda: None
         self._conditions: dict[tuple[str, str], tuple[Candle, list[dict[str, Any]]]] = {}
         self._layer = get_channel_layer()
@@ -90,6 +91,10 @@ class Broadcaster:
         self._next_open = next_open
         self._recent_activities.extend(recent)
 
+    def follow(self, listener: Callable[[ActivityRecorded], None]) -> None:
+        """From now on `listener` hears of every activity too; it must not wait."""
+        self._listeners.append(listener)
+
     # --- what the engine says -----------------------------------------------------------------------------------------
 
     def changed(self) -> None:
@@ -100,6 +105,8 @@ class Broadcaster:
     def activity(self, activity_id: int, record: ActivityRecorded) -> None:
         """One more line of the feed."""
         line = activity_line(activity_id, record)
+        for listener in self._listeners:
+            listener(record)
         if record.type is ActivityType.ORDER_FILLED:
             self._unseen_fills.append((record.correlation_id, monotonic()))
         self._pending_activities.append(line)

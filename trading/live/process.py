@@ -28,6 +28,7 @@ from trading.live.emergency import EmergencyJournal, journal_path
 from trading.live.engine import Engine
 from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.lock import EngineLock, LockFailed
+from trading.live.notifier import Notifier, keep_summaries
 from trading.live.operator import Operator, effective
 from trading.live.place import Place, open_place
 from trading.live.recording import Recorder, remove_older_than
@@ -92,6 +93,7 @@ class Parts:
     trader: Callable[..., Trader] = Trader
     engine: Callable[..., Engine] = Engine
     operator: Callable[..., Operator] = Operator
+    notifier: Callable[[], Notifier] = Notifier
 
 
 STANDARD_PARTS = Parts()
@@ -279,6 +281,10 @@ class EngineProcess:
         supervisor.start("broadcast", engine.broadcaster.run, critical=False)
         supervisor.start("snapshots", engine.broadcaster.answer_snapshot_requests, critical=False)
         supervisor.start("recording", engine.keep_recording, critical=False)
+        notifier = self._parts.notifier()
+        engine.broadcaster.follow(notifier.activity)
+        notifier.start()
+        supervisor.start("summaries", partial(keep_summaries, engine, notifier), critical=False)
         try:
             await self._until_stopped(engine, self._start(engine, operator, place, supervisor))
         except BrokerError as error:
@@ -289,6 +295,7 @@ class EngineProcess:
         await engine.wind_down(flatten=operator.flatten_on_stop)
         await engine.broadcaster.say_goodbye()
         await engine.recorder.flush()
+        await asyncio.to_thread(notifier.stop)
         await engine.desk.close()
         await supervisor.stop()
         return await self._end_run(engine)

@@ -1,0 +1,196 @@
+"""Notifications through Apprise to a real receiver over HTTP; and receivers that are slow, broken or not there."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import reverse
+
+from tests.web.conftest import signed_in
+from trading import notification_store as store
+from trading.live.notifier import NOT_SENT, Notifier, send
+from trading.models import NotificationChannel
+from trading.notices import KINDS, Notice
+
+SECRET = "hunter2"
+FILL = Notice(kind="fill", title="algo-trader: order filled", text="Bought 10 AAPL at $100.01")
+PAGE = "admin:trading_notificationchannel_changelist"
+
+
+class Receiver:
+    """An HTTP server that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.arrived = threading.Condition()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.status = 200
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with receiver.arrived:
+                    receiver.told.append(body)
+                    receiver.arrived.notify_all()
+                receiver.may_answer.wait(20)
+                self.send_response(receiver.status)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"json://user:{SECRET}@127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def wait_for(self, count: int) -> list[dict[str, Any]]:
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.told) >= count, timeout=20)
+            return list(self.told)
+
+    def close(self) -> None:
+        self.may_answer.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    running = Receiver()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def notifier(ledger: str) -> Iterator[Notifier]:
+    running = Notifier(most_waiting=3)
+    running.start()
+    yield running
+    running.stop()
+
+
+def channel(url: str, *events: str, name: str = "phone", **changes: Any) -> store.Channel:
+    row = NotificationChannel.objects.create(name=name, url=url, events=list(events), **changes)
+    found = store.find_channel(row.pk)
+    assert found is not None
+    return found
+
+
+def outcome(channel_id: int) -> store.Channel:
+    """The channel once its latest message has been noted."""
+    for _ in range(200):
+        found = store.find_channel(channel_id)
+        assert found is not None
+        if found.sent or found.failed:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing was noted")
+
+
+def test_a_fill_reaches_the_channels_that_want_fills_and_no_others(notifier: Notifier, receiver: Receiver) -> None:
+    wanted = channel(receiver.url, "fill")
+    channel(receiver.url, "error", name="mail")
+    channel(receiver.url, "fill", name="off", is_enabled=False)
+    notifier.tell(FILL)
+    (told,) = receiver.wait_for(1)
+    assert (told["title"], told["message"]) == (FILL.title, FILL.text)
+    assert outcome(wanted.id).sent == 1
+    notifier.tell(Notice(kind="error", title="t", text="x"))
+    assert len(receiver.wait_for(2)) == 2
+
+
+def test_a_receiver_that_refuses_is_noted_and_the_next_notice_goes_out(
+    notifier: Notifier, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status = 500
+    found = channel(receiver.url, "fill")
+    notifier.tell(FILL)
+    noted = outcome(found.id)
+    assert (noted.failed, noted.last_error) == (1, NOT_SENT)
+    receiver.status = 200
+    notifier.tell(FILL)
+    receiver.wait_for(2)
+    assert SECRET not in caplog.text
+
+
+def test_a_receiver_that_hangs_holds_up_nobody_and_what_does_not_fit_is_dropped_and_counted(
+    notifier: Notifier, receiver: Receiver
+) -> None:
+    channel(receiver.url, "fill")
+    receiver.may_answer.clear()
+    notifier.tell(FILL)
+    receiver.wait_for(1)  # the thread now waits for the receiver
+    for _ in range(5):
+        notifier.tell(FILL)  # would never return if it waited
+    assert notifier.dropped == 2
+    receiver.may_answer.set()
+    assert len(receiver.wait_for(4)) == 4
+
+
+def test_nobody_there_and_no_such_service_are_told_as_such(ledger: str) -> None:
+    assert send(channel("json://127.0.0.1:9/", "fill"), FILL) == NOT_SENT
+    assert send(channel("nonsense://x", "fill", name="b"), FILL) == "the address is not one that Apprise understands"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin(ledger: str) -> Client:
+    """Somebody in the group `admin`."""
+    user = User.objects.create_user("ann")
+    user.groups.add(Group.objects.get(name="admin"))
+    return signed_in(user)
+
+
+def test_a_channel_is_added_tried_changed_and_removed_and_its_address_never_shown(
+    admin: Client, receiver: Receiver
+) -> None:
+    page = reverse(PAGE)
+    form = {"add": "Add", "name": "phone", "url": receiver.url, "events": ["fill", "summary"]}
+    assert admin.post(page, form).status_code == 302
+    (found,) = store.channels()
+    assert found.events == ("fill", "summary")
+    assert SECRET not in repr(found)
+    tried = admin.post(page, {"test": str(found.id)}, follow=True).content.decode()
+    assert "Phone was told" in tried
+    assert receiver.wait_for(1)[0]["message"] == "This channel works."
+    shown = admin.get(page).content.decode()
+    assert "json://********" in shown
+    assert SECRET not in shown + tried
+    assert admin.post(page, {"save": "Save", f"events-{found.id}": ["error", "rubbish"]}).status_code == 302
+    (changed,) = store.channels()
+    assert (changed.events, changed.is_enabled) == (("error",), False)
+    assert admin.post(page, {"remove": str(found.id)}).status_code == 302
+    assert store.channels() == []
+
+
+def test_an_address_that_apprise_does_not_understand_is_refused_without_repeating_it(admin: Client) -> None:
+    answer = admin.post(reverse(PAGE), {"add": "Add", "name": "x", "url": f"nonsense://{SECRET}", "events": ["fill"]})
+    assert "does not understand this address" in answer.content.decode()
+    assert SECRET not in answer.content.decode()
+    assert store.channels() == []
+
+
+def test_a_failed_test_says_so_on_the_page(admin: Client) -> None:
+    found = channel(f"json://user:{SECRET}@127.0.0.1:9/", *KINDS)
+    shown = admin.post(reverse(PAGE), {"test": str(found.id)}, follow=True).content.decode()
+    assert f"Phone was not told: {NOT_SENT}" in shown
+    assert "0 sent, 1 failed" in shown
+    assert SECRET not in shown
+
+
+def test_a_trader_does_not_get_near_the_addresses(ledger: str) -> None:
+    user = User.objects.create_user("tom", is_staff=True)
+    user.groups.add(Group.objects.get(name="trader"))
+    trader = signed_in(user)
+    assert trader.post(reverse(PAGE), {"add": "Add", "name": "x", "url": "json://h", "events": []}).status_code == 403
+    assert store.channels() == []
