@@ -132,6 +132,7 @@ def database_at(url: str, *, busy_timeout_ms: int) -> dict[str, Any]:
     options = database.setdefault("OPTIONS", {})
     if database["ENGINE"] == "django.db.backends.postgresql":
         options["pool"] = {"min_size": 1, "max_size": 10, "timeout": 5}
+        options["options"] = f"-c lock_timeout={busy_timeout_ms}"
         database["CONN_HEALTH_CHECKS"] = (
             True  # a connection that a restart of the server cut is replaced, not handed out
         )

@@ -26,7 +26,7 @@ Day = Annotated[date, Query(ge=date(1970, 1, 1), le=date(2200, 1, 1))]
 
 
 class Asked(Schema):
-    """A request that waits for the engine; `done_at` and `error` tell how it ended. Wall-clock times."""
+    """A request that waits for the engine; `done_at`, `result` and `error` tell how it ended. Wall-clock times."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,6 +43,7 @@ class Asked(Schema):
     created_at: Moment
     expires_at: Moment
     done_at: Moment | None
+    result: str
     error: str
 
 
@@ -193,7 +194,7 @@ def resume(request: HttpRequest, key: IdempotencyKey = None) -> Any:
 
 @router.post("flatten", response={202: Asked, 409: None}, tags=["engine"])
 def flatten(request: HttpRequest, key: IdempotencyKey = None) -> Any:
-    """Halt, cancel working entries, and close every position at market."""
+    """Halt, cancel all orders, close every position at market; done when the broker shows that, the result is proof."""
     return _ask(request, key, "flatten")
 
 

@@ -441,6 +441,25 @@ def take_lease(*, token: str, pid: int, host: str, port: int | None, real_at: da
 
 
 @transaction.atomic
+def seize_lease(*, token: str, pid: int, host: str, real_at: datetime) -> None:
+    """Makes this process the only one that may write, whoever held the lease: an engine that hangs, or a dead one."""
+    models.EngineLease.objects.update_or_create(
+        id=models.LEASE_ROW,
+        defaults={
+            "token": token,
+            "pid": pid,
+            "host": host,
+            "port": None,
+            "run_id": None,
+            "account_id": "",
+            "state": "stopping",
+            "started_at": real_at,
+            "heartbeat_at": real_at,
+        },
+    )
+
+
+@transaction.atomic
 def beat(
     token: str,
     *,
@@ -478,7 +497,13 @@ def drop_lease(token: str) -> None:
 @transaction.atomic
 def live_lease(*, now: datetime | None = None) -> Lease | None:
     """The lease of a running engine, None if its heart has not beaten for 15 s."""
-    row = models.EngineLease.objects.filter(heartbeat_at__gt=(now or utc_now()) - LEASE_LIFE).first()
+    lease = peek_lease()
+    return lease if lease is not None and lease.heartbeat_at > (now or utc_now()) - LEASE_LIFE else None
+
+
+def peek_lease() -> Lease | None:
+    """The lease, however old. No transaction: it is read also while another process holds SQLite's only one."""
+    row = models.EngineLease.objects.first()
     if row is None:
         return None
     return Lease(
@@ -538,6 +563,14 @@ def finish_request(request_id: int, *, result: str = "", error: str = "", now: d
     """Writes down what came of a request; `error` says why it was not done."""
     rows = models.OperatorRequest.objects.filter(id=request_id, done_at__isnull=True)
     rows.update(done_at=now or utc_now(), result=result, error=error)
+
+
+@transaction.atomic
+def withdraw_request(request_id: int, *, reason: str, now: datetime | None = None) -> bool:
+    """Takes a request back that nobody has taken up; False if somebody has."""
+    now = now or utc_now()
+    rows = models.OperatorRequest.objects.filter(id=request_id, claimed_at__isnull=True)
+    return bool(rows.update(claimed_at=now, done_at=now, error=reason))
 
 
 @transaction.atomic

@@ -13,7 +13,9 @@ from orders.lifecycle import Side
 from risk import store as risk_store
 from risk.config import Config, ConfigError
 from trading import store
+from trading.holdings import not_flat, proof
 from trading.live.desk import HALTED_FROM_OUTSIDE
+from trading.live.flatten import close_everything
 from trading.live.ledger import LedgerUnavailable
 from trading.live.lock import AnotherEngine, EngineLock, LockFailed
 from trading.market import round_down, round_up
@@ -60,6 +62,7 @@ class Operator:
         self._token = token
         self._lock = lock
         self._overrides: dict[str, str] | None = None
+        self._flattening: set[asyncio.Task[None]] = set()
         self.flatten_on_stop = False
 
     async def run(self) -> None:
@@ -98,12 +101,23 @@ class Operator:
 
     async def _carry_out(self, request: Any) -> None:
         log.info("request", kind=request.kind, by=request.requested_by, payload=request.payload)
+        if request.kind == "flatten":
+            task = asyncio.create_task(self._flatten(request))  # takes its time, and others may ask meanwhile
+            self._flattening.add(task)
+            task.add_done_callback(self._flattening.discard)
+            return
         problem = ""
         try:
             await self._do(request.kind, request.payload, by=request.requested_by)
         except BadRequest as error:
             problem = str(error)
         await self._engine.ledger.run(store.finish_request, request.id, error=problem)
+
+    async def _flatten(self, request: Any) -> None:
+        """Done is what the broker shows, not what was sent: the result tells what was there before and what is now."""
+        before, after = await close_everything(self._engine, reason=f"flattened by {request.requested_by}")
+        result, problem = "\n".join(proof(before, after)), "" if after.is_flat else not_flat(after)
+        await self._engine.ledger.run(store.finish_request, request.id, result=result, error=problem)
 
     async def _do(self, kind: str, payload: Mapping[str, Any], *, by: str) -> None:
         engine = self._engine
@@ -118,9 +132,6 @@ class Operator:
                 event = Halted(now=now, reason=f"halted by {by}")
             case "resume":
                 event = Resumed(now=now)
-            case "flatten":
-                await engine.tell(Halted(now=now, reason=f"flattened by {by}"))
-                event = CloseRequested(now=now)
             case "close":
                 event = CloseRequested(now=now, symbol=self._held_symbol(payload))
             case "move_stop":

@@ -132,6 +132,34 @@ class EngineProcess:
         engine = await self._build(config, place, journal)
         return await self._trade(engine, place)
 
+    async def take_over(self) -> Engine:
+        """An engine that works, without streams, pages and pace, whoever had this database: for `manage.py flatten`.
+
+        Raises:
+            UserError: the broker does not let it be built. LedgerUnavailable.
+        """
+        self._cleanup.callback(self._ledger.close)
+        config = await self._config()
+        try:
+            await asyncio.to_thread(self._engine_lock.acquire)
+            self._cleanup.callback(self._engine_lock.release)
+        except LockFailed as error:
+            log.warning("lock.passed_over", reason=str(error))  # it hangs: without the lease it can write nothing more
+        token, pid, host = self._token, os.getpid(), socket.gethostname()
+        await self._ledger.run(store.seize_lease, token=token, pid=pid, host=host, real_at=datetime.now(UTC))
+        self._cleanup.push_async_callback(self._drop_lease)
+        journal = await self._open_journal()
+        place = await self._parts.place(config, self._options, self._cleanup)
+        engine = self.engine = await self._build(config, place, journal)
+        supervisor = Supervisor(lambda reason: engine.stop(reason, failed=True))
+        self._cleanup.push_async_callback(self._end_run, engine)
+        self._cleanup.push_async_callback(engine.desk.close)
+        self._cleanup.push_async_callback(supervisor.stop)
+        supervisor.start("engine", engine.work)
+        supervisor.start("ledger", engine.keep_ledger)
+        supervisor.start("timers", engine.keep_time)
+        return engine
+
     # --- bringing up --------------------------------------------------------------------------------------------------
 
     async def _config(self) -> Config:
