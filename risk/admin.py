@@ -19,7 +19,7 @@ from orders.fields import utc_now
 from risk import store
 from risk.config import SETTINGS, Config, ConfigError, Kind, Setting, as_text, mask, parse
 from risk.danger import Danger, applies, dangers
-from risk.models import SettingsChange, SettingsOverride, TradingSession
+from risk.models import AskedOnce, SettingsChange, SettingsOverride, TradingSession
 from risk.symbols import CannotTell, not_tradable
 
 RESET = "reset"
@@ -225,3 +225,11 @@ def _widget(setting: Setting) -> forms.Widget:
         limits = {"min": setting.minimum, "max": setting.maximum, "step": step}
         return forms.NumberInput(attrs={name: str(value) for name, value in limits.items() if value is not None})
     return forms.TextInput(attrs={"size": 60})
+
+
+@admin.register(AskedOnce)
+class AskedOnceAdmin(ReadOnlyAdmin):
+    """What was asked of the API under an idempotency key, in the last day."""
+
+    list_display = ("asked_at", "asked_by", "key", "answer_id")
+    search_fields = ("asked_by", "key")
