@@ -2,7 +2,14 @@
 
 from django.contrib import admin
 
-from backtests.models import BacktestRun, BacktestSweep, BacktestSweepChunk, BacktestSweepPoint, BacktestTrade
+from backtests.models import (
+    BacktestRun,
+    BacktestSweep,
+    BacktestSweepChunk,
+    BacktestSweepPoint,
+    BacktestTrade,
+    BacktestWalkForward,
+)
 from orders.admin import ReadOnlyAdmin
 
 
@@ -50,3 +57,11 @@ class BacktestSweepPointAdmin(ReadOnlyAdmin):
 
     list_display = ("sweep", "number", "params", "error", "seconds", "worker", "finished_at")
     list_select_related = ("sweep",)
+
+
+@admin.register(BacktestWalkForward)
+class BacktestWalkForwardAdmin(ReadOnlyAdmin):
+    """Walk-forwards asked for in the browser."""
+
+    list_display = ("id", "created_at", "strategy", "symbols", "train_sessions", "test_sessions", "status", "progress")
+    list_filter = ("status", "strategy")

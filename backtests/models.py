@@ -188,3 +188,45 @@ class BacktestSweepPoint(models.Model):
 
     def __str__(self) -> str:
         return f"point {self.number} of sweep {self.sweep_id}"
+
+
+class BacktestWalkForward(models.Model):
+    """A walk-forward asked for in the browser: the grid, the windows in sessions, and what came of it.
+
+    `progress` is in percent of all backtests, `result` the JSON of the `walkforward` command; it is leased like a run.
+    """
+
+    strategy = models.TextField()
+    symbols = models.JSONField()
+    start_date = models.DateField()
+    end_date = models.DateField()
+    initial_capital = DecimalField(sign=Sign.POSITIVE)
+    params = models.JSONField()
+    data = models.TextField(null=True)
+    settings_hash = models.TextField(db_default="")
+    grid = models.JSONField()
+    train_sessions = models.PositiveIntegerField()
+    test_sessions = models.PositiveIntegerField()
+    is_anchored = models.BooleanField()
+    figure = models.TextField()
+    status = models.TextField(db_default="queued")
+    progress = models.PositiveSmallIntegerField(db_default=0)
+    error = models.TextField(db_default="")
+    result = models.JSONField(null=True)
+    created_by = models.TextField(db_default="")
+    created_at = UtcDateTimeField(default=utc_now)
+    finished_at = UtcDateTimeField(null=True)
+    lease_until = UtcDateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(db_default=0)
+
+    class Meta:
+        db_table = "backtest_walk_forward"
+        constraints = [
+            one_of("backtest_walk_forward", "status", STATUSES),
+            models.CheckConstraint(
+                condition=models.Q(train_sessions__gt=0, test_sessions__gt=0), name="backtest_walk_forward_windows"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.strategy} {self.start_date} to {self.end_date}, {self.train_sessions} and {self.test_sessions}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from os import getpid
 from socket import gethostname
 from threading import Event, Thread
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection
@@ -17,13 +18,16 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.tasks import async_task, schedule
 
-from backtests import store, sweep_store
+from backtests import store, sweep_store, walkforward_store
 from backtests.bars import BarStore
 from backtests.execution import NoBacktest, execute
 from backtests.request import BacktestRequest, BadRequest, make_request
-from backtests.sweep import Sweep, missing
+from backtests.sweep import PointResult, Sweep, missing
+from backtests.validation import Window, windows
+from backtests.walkforward import document, walk
 from backtests.workers import Bench
 from orders import guards
+from trading.live import calendar
 
 LOOK_AFTER = "backtests.tasks.look_after"
 RENEW_SECONDS = store.LEASE_SECONDS / 5
@@ -117,6 +121,85 @@ def work_on(sweep_id: int) -> None:
         sweep_store.finish(sweep_id, real_at=timezone.now())
 
 
+# --- walk-forward -----------------------------------------------------------------------------------------------------
+
+
+def queue_walk(sweep: Sweep, *, train: int, test: int, is_anchored: bool, figure: str, created_by: str) -> int:
+    """Writes down that a walk-forward is wanted, and tells the worker; its id.
+
+    Raises:
+        BadRequest: the sessions do not make one window.
+    """
+    guards.require()
+    windows_of(sweep, train=train, test=test, is_anchored=is_anchored)
+    walk_id = walkforward_store.create(
+        sweep,
+        train=train,
+        test=test,
+        is_anchored=is_anchored,
+        figure=figure,
+        created_by=created_by,
+        real_at=timezone.now(),
+    )
+    async_task("backtests.tasks.run_walk", walk_id)
+    _have_looked_after()
+    return walk_id
+
+
+def run_walk(walk_id: int) -> None:
+    """Carries out a queued walk-forward, in this process alone. Safe to repeat, as a run is."""
+    guards.require()
+    row = walkforward_store.find(walk_id)
+    if row is None or not walkforward_store.begin(walk_id, real_at=timezone.now()):
+        return
+    try:
+        with _renewing(lambda: walkforward_store.renew(walk_id, real_at=timezone.now())):
+            result = _walked(row)
+        walkforward_store.finish(walk_id, result, real_at=timezone.now())
+    except (BadRequest, NoBacktest) as error:
+        walkforward_store.fail(walk_id, str(error), real_at=timezone.now())
+    except Exception as error:
+        walkforward_store.fail(walk_id, f"stopped by a fault in the program: {error!r}", real_at=timezone.now())
+        raise  # the worker keeps the traceback
+
+
+def _walked(row: walkforward_store.WalkRow) -> dict[str, Any]:
+    sweep = row.sweep()
+    parts = windows_of(sweep, train=row.train_sessions, test=row.test_sessions, is_anchored=row.is_anchored)
+    bench = Bench(BarStore(settings.DATA_DIR / "bars"))
+    done = 0
+
+    def train(training: Sweep) -> list[PointResult]:
+        nonlocal done
+        results = []
+        for number in range(training.points):
+            results.append(bench.point(training, number))
+            done += 1
+            walkforward_store.report_progress(row.id, 100 * done // (len(parts) * sweep.points))
+        if all(each.error for each in results):
+            raise NoBacktest(results[0].error)
+        return results
+
+    found = walk(sweep, parts, figure=row.figure, train=train, test=bench.run)
+    return document(sweep, found, figure=row.figure, is_anchored=row.is_anchored)
+
+
+def windows_of(sweep: Sweep, *, train: int, test: int, is_anchored: bool) -> list[Window]:
+    """The windows of a sweep's sessions.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    try:
+        sessions = calendar.sessions(sweep.base.start_date, sweep.base.end_date)
+        found = windows(sessions, train=train, test=test, is_anchored=is_anchored)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    if not found:
+        raise BadRequest(f"{len(sessions)} sessions are too few to train on {train} and test after them")
+    return found
+
+
 def worker_name() -> str:
     """This process, as results name it."""
     return f"{gethostname()}:{getpid()}"
@@ -153,6 +236,8 @@ def look_after() -> None:
         return  # tasks wait: the workers are busy, and come to it
     for run_id in store.left_behind(real_at=now):
         async_task("backtests.tasks.run_backtest", run_id)
+    for walk_id in walkforward_store.left_behind(real_at=now):
+        async_task("backtests.tasks.run_walk", walk_id)
     for sweep_id in sweep_store.unfinished():
         call_workers(sweep_id)
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
-from backtests.outcome import Outcome
+from backtests.outcome import Outcome, exact, metrics_document
 from backtests.request import BacktestRequest
 from backtests.sweep import PointResult, Sweep, figure_of, ranking
 from backtests.validation import Window
@@ -62,6 +63,33 @@ def walk(
         trained = None if chosen is None else figure_of(chosen, figure)
         steps.append(Step(window=window, chosen=chosen, trained=trained, outcome=outcome))
     return WalkForward(steps=tuple(steps), initial_capital=sweep.base.initial_capital, final_equity=equity)
+
+
+def document(sweep: Sweep, found: WalkForward, *, figure: str, is_anchored: bool) -> dict[str, Any]:
+    """What a walk-forward came to, as JSON: money as exact text, ratios as numbers."""
+    return {
+        "strategy": sweep.base.strategy,
+        "symbols": list(sweep.base.symbols),
+        "grid": {key: list(values) for key, values in sweep.grid.items()},
+        "variants": sweep.points,
+        "by": figure,
+        "anchored": is_anchored,
+        "initial_capital": exact(found.initial_capital),
+        "final_equity": exact(found.final_equity),
+        "total_return": found.total_return,
+        "windows": [_window_document(step) for step in found.steps],
+    }
+
+
+def _window_document(step: Step) -> dict[str, Any]:
+    window = step.window
+    return {
+        "train": [window.train[0].date.isoformat(), window.train[-1].date.isoformat()],
+        "test": [window.test[0].date.isoformat(), window.test[-1].date.isoformat()],
+        "params": dict(step.chosen.params) if step.chosen else None,
+        "trained": step.trained,
+        "metrics": metrics_document(step.outcome.metrics) if step.outcome else None,
+    }
 
 
 def _between(base: BacktestRequest, sessions: Sequence[Session], capital: Decimal) -> BacktestRequest:

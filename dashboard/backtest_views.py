@@ -29,7 +29,7 @@ from backtests.sweep import (
     ranking,
     verdict,
 )
-from backtests.tasks import queue_backtest, queue_sweep
+from backtests.tasks import queue_backtest, queue_sweep, queue_walk
 from backtests.validation import resampled
 from dashboard import store
 from risk.config import BY_KEY, Kind, Setting, as_text
@@ -48,6 +48,7 @@ FIGURES = {
     "win_rate": "Winners",
     "total_trades": "Trades",
 }
+CHOSEN_BY = {name: label for name, label in FIGURES.items() if name != "total_trades"}
 COMPARED = (
     ("total_return", "Return", "percent"),
     ("final_equity", "Final equity", "money"),
@@ -107,7 +108,10 @@ def _form(request: HttpRequest, *, is_sweep: bool) -> HttpResponse:
         by = request.user.get_username()
         try:
             if is_sweep:
-                return redirect("sweep", sweep_id=queue_sweep(_sweep_asked_for(request), created_by=by))
+                sweep = _sweep_asked_for(request)
+                if request.POST.get("train", "") or request.POST.get("test", ""):
+                    return redirect("walk", walk_id=_queue_walk(request, sweep))
+                return redirect("sweep", sweep_id=queue_sweep(sweep, created_by=by))
             return redirect("backtest", run_id=queue_backtest(_asked_for(request), created_by=by))
         except BadRequest as bad:
             error = str(bad)
@@ -115,6 +119,7 @@ def _form(request: HttpRequest, *, is_sweep: bool) -> HttpResponse:
     context = {
         "title": "New sweep" if is_sweep else "New backtest",
         "is_sweep": is_sweep,
+        "chosen_by": CHOSEN_BY.items(),
         "error": error,
         "values": values,
         "strategies": _strategies(),
@@ -182,6 +187,18 @@ def _sweep_asked_for(request: HttpRequest) -> Sweep:
         raise BadRequest("a sweep needs at least one setting with several values, such as 10,20,30")
     grid = parse_grid(several)
     return make_sweep(_asked_for(request, without=grid), grid)
+
+
+def _queue_walk(request: HttpRequest, sweep: Sweep) -> int:
+    train, test = (_number(request.POST.get(name, "")) for name in ("train", "test"))
+    if train is None or test is None:
+        raise BadRequest("a walk-forward needs both numbers of sessions: those to choose on and those to try it on")
+    figure = request.POST.get("figure", "")
+    if figure not in CHOSEN_BY:
+        raise BadRequest(f"nothing can be chosen by {figure!r}")
+    is_anchored = "anchored" in request.POST
+    by = request.user.get_username()
+    return queue_walk(sweep, train=train, test=test, is_anchored=is_anchored, figure=figure, created_by=by)
 
 
 def _asked_for(request: HttpRequest, *, without: Container[str] = ()) -> BacktestRequest:

@@ -5,7 +5,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.generic import RedirectView
 
-from dashboard import backtest_views, start_views, views
+from dashboard import backtest_views, start_views, views, walk_views
 
 urlpatterns = [
     path("", views.desk, name="dashboard"),
@@ -23,6 +23,9 @@ urlpatterns = [
     path("backtests/<int:run_id>/montecarlo/", backtest_views.monte_carlo, name="monte-carlo"),
     path("sweeps/", backtest_views.sweeps, name="sweeps"),
     path("sweeps/new/", backtest_views.new_sweep, name="sweep-new"),
+    path("walkforwards/", walk_views.walks, name="walks"),
+    path("walkforwards/<int:walk_id>/", walk_views.walk, name="walk"),
+    path("walkforwards/<int:walk_id>/progress/", walk_views.walk_progress, name="walk-progress"),
     path("sweeps/<int:sweep_id>/", backtest_views.sweep, name="sweep"),
     path("sweeps/<int:sweep_id>/progress/", backtest_views.sweep_progress, name="sweep-progress"),
     path("login/", views.SignIn.as_view(), name="login"),

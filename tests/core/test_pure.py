@@ -21,6 +21,7 @@ NOT_PURE = {
     "__init__", "admin", "api", "apps", "command", "consumers", "fields", "guards", "models", "store", "tasks", "urls",
     "views", "bars", "execution", "fetching", "report", "terminal", "sweep_store", "workers", "roles", "symbols",
     "tokens", "notification_store",
+    "walkforward_store",
 }  # fmt: skip
 
 

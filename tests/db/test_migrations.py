@@ -35,6 +35,7 @@ COLUMNS = {
     "backtest_sweep": "sweep_id strategy symbols start_date end_date initial_capital params grid points status",
     "backtest_sweep_chunk": "sweep_id first end status token lease_until attempts",
     "backtest_sweep_point": "sweep_id number params metrics moments error worker finished_at",
+    "backtest_walk_forward": "strategy symbols start_date end_date initial_capital params grid status result",
     "settings_override": "key value updated_at previous_value",
     "trading_session": "account_id date start_equity breaker tripped_at halted run_id",
     "activity": "type symbol message correlation_id account_id run_id",

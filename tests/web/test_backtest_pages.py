@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
-from backtests import store, sweep_store, tasks
+from backtests import store, sweep_store, tasks, walkforward_store
 from backtests.request import make_request
 from backtests.sweep import make_sweep, parse_grid
 from trading.live import calendar
@@ -289,3 +289,82 @@ def test_a_run_without_trades_has_nothing_to_draw(page: Client) -> None:
     tasks.run_backtest(run_id)
     assert "It made no trade" in text(page, f"/backtests/{run_id}/montecarlo/")
     assert "/montecarlo/" not in text(page, f"/backtests/{run_id}/")
+
+
+# --- walk-forward -----------------------------------------------------------------------------------------------------
+
+GRID = {"velez.max_run_candles": "2,3"}
+
+
+def walked(page: Client, **changed: str) -> int:
+    """Sends the form of a sweep with windows; the number of the walk-forward."""
+    sent = {**FORM, **GRID, "train": "1", "test": "1", "figure": "total_return", **changed}
+    response = page.post("/sweeps/new/", sent)
+    assert response.status_code == 302, response.content
+    assert response.headers["Location"].startswith("/walkforwards/")
+    return int(response.headers["Location"].strip("/").rpartition("/")[2])
+
+
+def test_a_walk_forward_from_the_browser_comes_to_what_the_command_prints(
+    page: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk_id = walked(page)
+    assert "Waiting for a worker" in text(page, f"/walkforwards/{walk_id}/")
+    assert "HX-Refresh" not in page.get(f"/walkforwards/{walk_id}/progress/").headers
+    tasks.run_walk(walk_id)
+    tasks.run_walk(walk_id)  # a task that comes twice does nothing the second time
+    row = walkforward_store.find(walk_id)
+    assert row is not None
+    assert (row.status, row.progress, row.created_by) == ("done", 100, "operator")
+    capsys.readouterr()
+    call_command(
+        "walkforward", "--strategy", "velez", "--symbols", "AAPL", "--start-date", "2024-03-08",
+        "--end-date", "2024-03-11", "--initial-capital", "10000",
+        "--set", "velez.sma_fast=5", "--set", "velez.sma_slow=100", "--slippage", "0.02",
+        "--grid", "velez.max_run_candles=2,3", "--train", "1", "--test", "1", "--by", "total_return", "--workers", "1",
+        "--json",
+    )  # fmt: skip
+    assert row.result == json.loads(capsys.readouterr().out)
+    shown = text(page, f"/walkforwards/{walk_id}/")
+    assert "2024-03-11 to 2024-03-11" in shown
+    assert "velez.max_run_candles" in shown
+    assert page.get(f"/walkforwards/{walk_id}/progress/").headers["HX-Refresh"] == "true"
+    assert f'href="/walkforwards/{walk_id}/"' in text(page, "/walkforwards/")
+    assert page.get("/walkforwards/99/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"test": ""}, "needs both numbers of sessions"),
+        ({"train": "0"}, "at least one session each"),
+        ({"train": "5"}, "2 sessions are too few to train on 5"),
+        ({"figure": "luck"}, "nothing can be chosen by &#x27;luck&#x27;"),
+    ],
+)
+def test_windows_that_make_no_sense_come_back(page: Client, changed: dict[str, str], said: str) -> None:
+    response = page.post(
+        "/sweeps/new/", {**FORM, **GRID, "train": "1", "test": "1", "figure": "sharpe_ratio", **changed}
+    )
+    assert response.status_code == 422
+    assert said in response.content.decode()
+    assert walkforward_store.walks() == []
+
+
+def test_a_walk_forward_that_cannot_be_run_says_why(page: Client) -> None:
+    walk_id = walked(page, symbols="MSFT")
+    tasks.run_walk(walk_id)
+    assert "no bars of MSFT in the bar store" in text(page, f"/walkforwards/{walk_id}/")
+
+
+def test_the_walk_forward_of_a_dead_worker_is_another_ones_three_times(page: Client) -> None:
+    walk_id = walked(page)
+    now = timezone.now()
+    for attempt in range(store.MOST_ATTEMPTS):
+        assert walkforward_store.begin(walk_id, real_at=now)
+        assert not walkforward_store.begin(walk_id, real_at=now + timedelta(seconds=1)), attempt
+        now += store.LEASE + timedelta(seconds=1)
+    assert walkforward_store.left_behind(real_at=now) == []
+    row = walkforward_store.find(walk_id)
+    assert row is not None
+    assert (row.status, row.error) == ("failed", "3 workers ended while they ran it")

@@ -14,13 +14,13 @@ from rich.table import Table
 from backtests.bars import BarStore
 from backtests.execution import NoBacktest
 from backtests.management import arguments
-from backtests.outcome import exact, metrics_document
+from backtests.outcome import metrics_document
+from backtests.request import BadRequest
 from backtests.sweep import PointResult, Sweep, chunks
-from backtests.validation import Window, windows
-from backtests.walkforward import Step, WalkForward, walk
+from backtests.tasks import windows_of
+from backtests.walkforward import WalkForward, document, walk
 from backtests.workers import Bench, Processes, WorkersDied
 from orders.command import OneLineCommand, UserError
-from trading.live import calendar
 
 PIPED_WIDTH_COLUMNS = 160
 
@@ -42,7 +42,10 @@ class Command(OneLineCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Work off all windows, and show them."""
         sweep = arguments.sweep_of(options)
-        parts = _windows(sweep, options)
+        try:
+            parts = windows_of(sweep, train=options["train"], test=options["test"], is_anchored=options["anchored"])
+        except BadRequest as error:
+            raise UserError(str(error)) from error
         workers = arguments.processes(options["workers"])
         is_shown = sys.stderr.isatty() and not options["json"]
         total = len(parts) * sweep.points
@@ -61,20 +64,10 @@ class Command(OneLineCommand):
         except (NoBacktest, WorkersDied) as error:
             raise UserError(str(error)) from error
         if options["json"]:
-            self.stdout.write(json.dumps(_document(sweep, found, options), allow_nan=False))
+            printed = document(sweep, found, figure=options["by"], is_anchored=options["anchored"])
+            self.stdout.write(json.dumps(printed, allow_nan=False))
         else:
             _print(sweep, found, options)
-
-
-def _windows(sweep: Sweep, options: dict[str, Any]) -> list[Window]:
-    try:
-        sessions = calendar.sessions(sweep.base.start_date, sweep.base.end_date)
-        found = windows(sessions, train=options["train"], test=options["test"], is_anchored=options["anchored"])
-    except (ValueError, calendar.OutsideCalendar) as error:
-        raise UserError(str(error)) from error
-    if not found:
-        raise UserError(f"{len(sessions)} sessions are too few to train on {options['train']} and test after them")
-    return found
 
 
 def _counted(processes: Processes, on_progress: Callable[[int], None]) -> Callable[[Sweep], list[PointResult]]:
@@ -92,32 +85,6 @@ def _counted(processes: Processes, on_progress: Callable[[int], None]) -> Callab
         return found
 
     return train
-
-
-def _document(sweep: Sweep, found: WalkForward, options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "strategy": sweep.base.strategy,
-        "symbols": list(sweep.base.symbols),
-        "grid": {key: list(values) for key, values in sweep.grid.items()},
-        "variants": sweep.points,
-        "by": options["by"],
-        "anchored": options["anchored"],
-        "initial_capital": exact(found.initial_capital),
-        "final_equity": exact(found.final_equity),
-        "total_return": found.total_return,
-        "windows": [_window_document(step) for step in found.steps],
-    }
-
-
-def _window_document(step: Step) -> dict[str, Any]:
-    window = step.window
-    return {
-        "train": [window.train[0].date.isoformat(), window.train[-1].date.isoformat()],
-        "test": [window.test[0].date.isoformat(), window.test[-1].date.isoformat()],
-        "params": dict(step.chosen.params) if step.chosen else None,
-        "trained": step.trained,
-        "metrics": metrics_document(step.outcome.metrics) if step.outcome else None,
-    }
 
 
 def _print(sweep: Sweep, found: WalkForward, options: dict[str, Any]) -> None:
