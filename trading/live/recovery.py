@@ -109,6 +109,18 @@ class Recovery:
         finally:
             self._is_running = False
 
+    async def look_for_fills(self) -> None:
+        """One question between two comparisons: whether anything was executed that nobody told."""
+        if self._comparing.locked():
+            return
+        async with self._comparing:
+            try:
+                await self._work_in_fills()
+            except NotAuthorized:
+                raise
+            except (BrokerError, LedgerUnavailable) as error:
+                log.warning("fills.unread", reason=str(error))
+
     async def standing(self) -> Standing:
         """Where the account stands now: what an engine that began here would be given."""
         engine, trader = self._engine, self._engine.trader

@@ -22,7 +22,7 @@ MUTE_AFTER = timedelta(minutes=2)
 HISTORY_LAG = timedelta(seconds=30)  # a bar this old has had the time to come over the stream
 MOST_SYMBOLS_ASKED = 30
 UNTOLD_SECONDS = 5.0  # news this old has had the time to come over the trade update stream
-BLIND_COMPARE_SECONDS = 5.0  # without the trade update stream, while there is something to lose
+QUESTION_SECONDS = 5.0  # while there is something to lose, the broker is asked what a silent stream did not tell
 BUSY_COMPARE = timedelta(minutes=1)
 QUIET_COMPARE = timedelta(minutes=5)
 LOCKSTEP_COMPARE = timedelta(minutes=10)  # there a minute may last a few milliseconds
@@ -48,7 +48,7 @@ class Watch:
         self._next_clock = 0.0
         self._compared_for: datetime | None = None
         self._bars_asked_at: datetime | None = None
-        self._next_blind_compare = 0.0
+        self._next_question = 0.0
         self._refused_since: dict[str, float] = {}
         self._looked_at_jump: dict[str, datetime] = {}
 
@@ -118,9 +118,13 @@ class Watch:
             engine.untold_at = None
             if engine.trade_stream_up.is_set() and engine.heard_updates_at < untold_at:
                 await engine.calls.broker.reconnect_trade_updates("it did not tell what the broker tells when asked")
-        if not engine.trade_stream_up.is_set() and self._is_busy() and loop_time >= self._next_blind_compare:
-            self._next_blind_compare = loop_time + BLIND_COMPARE_SECONDS
+        if engine.lockstep is not None or not self._is_busy() or loop_time < self._next_question:
+            return
+        self._next_question = loop_time + QUESTION_SECONDS
+        if not engine.trade_stream_up.is_set():
             engine.recovery.ask()
+        elif loop_time - engine.heard_updates_at > QUESTION_SECONDS:
+            await engine.recovery.look_for_fills()
 
     def _is_busy(self) -> bool:
         trader = self._engine.trader
