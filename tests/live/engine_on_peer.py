@@ -21,6 +21,7 @@ from trading.live.alpaca import AlpacaBroker, AlpacaData
 from trading.live.alpaca_workers import Timing
 from trading.live.broadcast import Broadcaster
 from trading.live.calls import BrokerCalls, DataCalls, Waits
+from trading.live.desk import Pauses
 from trading.live.emergency import EmergencyJournal
 from trading.live.engine import Engine
 from trading.live.ledger import Ledger
@@ -46,6 +47,7 @@ class Stage:
     def __init__(self, peer: Peer, folder: Path, **settings: str) -> None:
         self.peer = peer
         self.now = OPEN
+        self.pauses = Pauses()
         self._minutes: dict[str, int] = {}  # of each symbol, worked off
         self.updates: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.bars: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -175,6 +177,7 @@ class Stage:
             recorder=Recorder(self._folder, run_id), broadcaster=broadcaster,
             sessions=Sessions(data=data, data_calls=data_calls, calls=calls), clock=lambda: self.now, run_id=run_id,
         )  # fmt: skip
+        engine.desk.pauses = self.pauses
         supervisor = Supervisor(lambda reason: engine.stop(reason, failed=True))
         supervisor.start("engine", engine.work)
         try:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, repeat
 from time import monotonic
@@ -33,16 +34,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger("engine")
 
 HALTED_FROM_OUTSIDE = "halted from outside this engine"
-ANSWER_SECONDS = 3.0  # without an event of its order for this long, the broker is asked
-LONGEST_ANSWER_SECONDS = 30.0
 MOST_REFUSALS_IN_A_ROW = 5
 WASH_TRADE_TRIES = 20
-WASH_TRADE_WAIT_SECONDS = 0.25
-UNKNOWN_LOOK_UPS_SECONDS = (5.0, 10.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pauses:
+    """How long the desk waits before it asks what became of something.
+
+    Without an event of its order for `answer_seconds` the broker is asked, then ever more rarely. An order of unknown
+    state is asked for after each of `look_up_seconds`; one that the broker has denied each time was never sent. What is
+    refused because the broker's states lag is sent again after `lag_seconds`.
+    """
+
+    answer_seconds: float = 3.0
+    longest_answer_seconds: float = 30.0
+    look_up_seconds: tuple[float, ...] = (5.0, 10.0, 15.0)
+    lag_seconds: float = 0.25
 
 
 class Desk:
     """One method a command. Every outcome ends up in the engine's inbox; nothing here decides about trading."""
+
+    pauses = Pauses()
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
@@ -195,7 +209,7 @@ class Desk:
                 # The broker's states lag behind the fill or the cancellation that it has just confirmed.
                 if not (protective and (refusal.is_wash_trade or refusal.lacks_shares)):
                     raise
-            await asyncio.sleep(WASH_TRADE_WAIT_SECONDS)
+            await asyncio.sleep(self.pauses.lag_seconds)
         return await self._engine.calls.submit(request, protective=protective)
 
     async def cancel(self, order: Order) -> None:
@@ -354,7 +368,7 @@ class Desk:
         self._watch(self._ask_again(order.local_id, is_open))
 
     async def _ask_again(self, local_id: str, is_open: Callable[[Order], bool]) -> None:
-        engine, wait_seconds = self._engine, ANSWER_SECONDS
+        engine, wait_seconds = self._engine, self.pauses.answer_seconds
         while True:
             await asyncio.sleep(wait_seconds)
             known = engine.trader.orders.get(local_id)
@@ -364,7 +378,7 @@ class Desk:
                 await self.settle_replacement(known)
             else:
                 await self.look_up(known)
-            wait_seconds = min(wait_seconds * 2, LONGEST_ANSWER_SECONDS)
+            wait_seconds = min(wait_seconds * 2, self.pauses.longest_answer_seconds)
 
     async def _settle_unknown(self, order: Order) -> None:
         """Asks until the broker knows the order. One that it denied three times over 30 s counts as never sent.
@@ -374,7 +388,7 @@ class Desk:
         """
         engine, denials = self._engine, 0
         cause = f"order {order.local_id}"
-        waits = chain(UNKNOWN_LOOK_UPS_SECONDS, repeat(LONGEST_ANSWER_SECONDS))
+        waits = chain(self.pauses.look_up_seconds, repeat(self.pauses.longest_answer_seconds))
         try:
             for asked, wait_seconds in enumerate(waits):
                 reason = f"the state of its {order.role} order is unknown; asked {asked} times"
@@ -398,7 +412,7 @@ class Desk:
                 if found:
                     break
                 denials += 1
-                if denials >= len(UNKNOWN_LOOK_UPS_SECONDS) and known.state is OrderState.SUBMITTED:
+                if denials >= len(self.pauses.look_up_seconds) and known.state is OrderState.SUBMITTED:
                     fact = SubmitFailed(
                         local_id=order.local_id, at=engine.clock(), forced=True, detail="the broker does not know it"
                     )
