@@ -262,6 +262,10 @@ SETTINGS: tuple[Setting, ...] = (
     _url("database_url", "sqlite postgres postgresql", "Database; empty: SQLite, trading.db in the data folder."),
     _url("redis_url", "redis rediss", "Redis, joining engine and pages in processes of their own; empty: one process."),
     _integer("db_busy_timeout_ms", "5000", "0", "60000", "Milliseconds a SQLite connection waits for another's lock."),
+    _flag(
+        "schedule.start_engine", "false",
+        "Have the background worker start an engine half an hour before the open when none runs.",
+    ),
     _integer("worker.timeout_seconds", "1800", "10", "86400", "Seconds after which a background task is stopped."),
     _integer(
         "worker.retry_seconds", "1860", "20", "90000",

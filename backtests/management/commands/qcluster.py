@@ -6,6 +6,7 @@ from django.db import connections
 from django_q.management.commands.qcluster import Command as WorkerCommand
 
 from orders.guards import GuardedCommand
+from trading.tasks import have_calendar_followed
 
 
 class Command(GuardedCommand, WorkerCommand):  # type: ignore[misc]  # django-q comes without types
@@ -16,3 +17,8 @@ class Command(GuardedCommand, WorkerCommand):  # type: ignore[misc]  # django-q 
         for connection in connections.all():
             connection.settings_dict["OPTIONS"].pop("pool", None)
         return super().execute(*args, **options)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Have the calendar followed, then work."""
+        have_calendar_followed()
+        super().handle(*args, **options)
