@@ -10,11 +10,12 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from orders import models
 from orders.encoding import decode, decode_fact, encode, encode_fact
 from orders.events import Created, Fact, Filled
-from orders.lifecycle import TERMINAL, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
+from orders.lifecycle import TERMINAL, IllegalTransition, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
 from orders.portfolio import Trade
 
 ZERO = Decimal(0)
@@ -244,14 +245,48 @@ def entries_submitted(account_id: str, *, since: datetime) -> dict[str, int]:
 @transaction.atomic
 def rebuild(account_id: str) -> list[Order]:
     """Every order as its events alone make it, oldest first: what `order_state` must say."""
+    return list(_folded(models.OrderEvent.objects.filter(account_id=account_id)).values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """How many orders and events a database holds; `unfaithful` are orders that their events do not give."""
+
+    orders: int
+    events: int
+    unfaithful: tuple[str, ...]
+
+
+def audit(*, using: str) -> Audit:
+    """Holds every order of a database against the fold of its events."""
+    with transaction.atomic(using=using):
+        broken: set[str] = set()
+        folded = _folded(models.OrderEvent.objects.using(using), broken=broken)
+        written = {row.local_id: load_order(row) for row in models.OrderState.objects.using(using).iterator()}
+        unfaithful = sorted(
+            local_id
+            for local_id in folded.keys() | written.keys()
+            if local_id in broken or folded.get(local_id) != written.get(local_id)
+        )
+        events = models.OrderEvent.objects.using(using).count()
+    return Audit(orders=len(written), events=events, unfaithful=tuple(unfaithful))
+
+
+def _folded(events: QuerySet[models.OrderEvent], *, broken: set[str] | None = None) -> dict[str, Order]:
+    """Orders as their events make them; `broken` takes those whose events make none, which is an error without it."""
     orders: dict[str, Order] = {}
-    for event in models.OrderEvent.objects.filter(account_id=account_id).order_by("id").iterator():
-        fact = _fact(event)
-        if isinstance(fact, Created):
-            orders[fact.local_id] = decode(Order, event.detail["order"])
-        else:
-            orders[fact.local_id] = apply(orders[fact.local_id], fact)
-    return list(orders.values())
+    for event in events.order_by("id").iterator():
+        try:
+            fact = _fact(event)
+            if isinstance(fact, Created):
+                orders[fact.local_id] = decode(Order, event.detail["order"])
+            else:
+                orders[fact.local_id] = apply(orders[fact.local_id], fact)
+        except (KeyError, TypeError, ValueError, IllegalTransition):
+            if broken is None:
+                raise
+            broken.add(event.order_local_id)
+    return orders
 
 
 # --- what the pages show ----------------------------------------------------------------------------------------------
