@@ -84,9 +84,11 @@ def test_without_a_name_it_goes_to_the_data_folder(ledger: str, tmp_path: Path, 
     "change",
     [
         "UPDATE order_state SET qty_requested = '11'",
-        "INSERT INTO order_event (order_local_id, event_type, new_state, version, detail, recorded_at, account_id,"
-        " recorded_real_at) SELECT local_id, 'expired', 'expired', 9, '{}', updated_at, account_id, updated_at"
-        " FROM order_state",
+        (
+            "INSERT INTO order_event (order_local_id, event_type, new_state, version, detail, recorded_at, account_id,"
+            " recorded_real_at) SELECT local_id, 'expired', 'expired', 9, '{}', updated_at, account_id, updated_at"
+            " FROM order_state"
+        ),
     ],
 )
 def test_a_ledger_that_contradicts_itself_is_not_passed_on(ledger: str, tmp_path: Path, change: str) -> None:
