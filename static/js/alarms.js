@@ -36,6 +36,9 @@ export function alarmsOf({ connection, positions, strategies, lostUntil, heardAt
     const reason = `${connection.halted.charAt(0).toUpperCase()}${connection.halted.slice(1)}.`;
     add("halted", "down", "Trading is halted.", `${reason} No new entries until somebody resumes; positions keep their stops.`);
   }
+  for (const problem of connection.problems ?? []) {
+    add(`problem-${problem}`, "warn", "No entries for now.", `${problem.charAt(0).toUpperCase()}${problem.slice(1)}. Positions keep their stops.`);
+  }
   for (const breaker of connection.breakers) {
     add(breaker, "warn", BREAKERS[breaker], "No new entries until the next session; positions keep their stops.");
   }
@@ -46,14 +49,17 @@ export function alarmsOf({ connection, positions, strategies, lostUntil, heardAt
 }
 
 /** Without a stop, and not just being sold. */
-export const isNaked = (position) => position.stop_price === null && !position.leaving;
+export const isNaked = (position) => position.stop_price === null && !position.leaving && position.strategy !== "foreign";
 
 function offText({ engine_ended_at: endedAt, engine_failure: failure }) {
   const ended = endedAt ? `It stopped ${day(endedAt)} at ${minute(endedAt)}${failure ? `: ${failure}.` : "."}` : "";
   return `${ended} Nothing is traded, and figures are from the database. Start it in a terminal:`.trim();
 }
 
-function reconnectText({ bar_stream: bars, trade_stream: trades, detail }) {
+function reconnectText({ bar_stream: bars, trade_stream: trades, detail, retry_at: retryAt }) {
   const missing = [bars ? "" : "prices", trades ? "" : "order updates"].filter(Boolean).join(" and ");
-  return [missing && `Waiting for ${missing}; missed minutes are fetched afterwards.`, detail].filter(Boolean).join(" ");
+  const wait = retryAt ? Math.ceil((Date.parse(retryAt) - Date.now()) / 1000) : 0;
+  const next = wait > 0 ? `Trying again in ${wait} s.` : retryAt ? "Trying again …" : "";
+  const why = detail && `${detail.charAt(0).toUpperCase()}${detail.slice(1)}.`;
+  return [missing && `Waiting for ${missing}; missed minutes are fetched afterwards.`, why, next].filter(Boolean).join(" ");
 }

@@ -109,6 +109,28 @@ def test_a_replaced_stop_stays_one_order_and_answers_to_every_id_it_had(each_led
     assert (last.event_type, last.broker_id, last.fact.old_broker_id) == ("replaced", "new", old_id)
 
 
+def test_the_shares_of_each_of_many_ids_in_one_look(each_ledger: str) -> None:
+    working = record_working(order())
+    partly = record(working, fill(working, "3", "100.05"))
+    done = record_canceled(record_working(order("second", signal="second")))
+    stranger = uuid_of("stranger")
+    ids = [partly.local_id, done.local_id, stranger, *(uuid_of(str(number)) for number in range(1200))]
+    assert store.shares_by_order(ACCOUNT, ids) == {
+        partly.local_id: (Decimal(3), False),
+        done.local_id: (Decimal(0), True),
+    }
+    assert store.shares_by_order(OTHER, ids) == {}
+
+
+def test_the_latest_execution_is_one_that_the_broker_told(each_ledger: str) -> None:
+    assert store.latest_execution_at(ACCOUNT) is None
+    working = record_working(order())
+    partly = record(working, fill(working, "3", "100.05", minute=2))
+    record(partly, fill(partly, "2", "100.05", minute=5, execution=f"found-{partly.local_id}"))
+    assert store.latest_execution_at(ACCOUNT) == at(2)
+    assert store.latest_execution_at(OTHER) is None
+
+
 def test_what_reconciliation_forced_is_marked(each_ledger: str) -> None:
     canceled = record_canceled(record_working(order()))
     late = record(canceled, fill(canceled, "3", "100.05", forced=True))

@@ -398,7 +398,6 @@ class Broadcaster:
                 "bars_needed": int(strategy.parameters["sma_slow"]),
                 "interval": int(strategy.parameters["candle_interval_minutes"]),
                 "last_price": number(trader.last_prices.get(symbol)),
-                "problem": trader.block_of(symbol),
                 "conditions": self._why(symbol, strategy, averages, candle),
                 "blocked": trader.books[symbol].blocked,
             }

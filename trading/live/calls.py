@@ -138,8 +138,11 @@ class BrokerCalls:
         return await self._repeat(self.broker.get_account, attempts=2)
 
     async def positions(self) -> list[BrokerPosition]:
-        """All positions, read now."""
-        return await self._repeat(self.broker.get_positions, attempts=2)
+        """All positions, read now. Not found means that there are none."""
+        try:
+            return await self._repeat(self.broker.get_positions, attempts=2)
+        except NotFound:
+            return []
 
     async def order(self, broker_order_id: str) -> OrderStatus:
         """One order by the broker's id, legs included."""
