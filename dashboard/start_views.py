@@ -1,4 +1,4 @@
-"""The page for the first day: how far this installation is, and the way to Alpaca's paper account."""
+"""The page for the first day - how far this installation is, the way to Alpaca's paper account - and for past days."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from dashboard import store
+from dashboard import replay, store
 from orders import store as order_store
 from trading import store as trading_store
 from trading.api import current_account
@@ -49,6 +49,33 @@ def start(request: HttpRequest) -> HttpResponse:
             "checks": PAPER_CHECKS,
             "trades_at_alpaca": config["broker.provider"] == "alpaca",
             "paper": config["broker.paper"],
+        },
+    )
+
+
+@require_safe
+@login_required
+def replay_day(request: HttpRequest) -> HttpResponse:
+    """A past day of the engine, to be scrubbed through: the newest one unless another is asked for."""
+    account_id = current_account()
+    runs = trading_store.runs_of(account_id)
+    days = replay.days(runs)
+    day = next((each for each in days if each.isoformat() == request.GET.get("day")), days[0] if days else None)
+    symbols = sorted({symbol for run in runs for symbol in run.symbols})
+    asked = request.GET.get("symbol", "").upper()
+    symbol = asked if asked in symbols else (symbols[0] if symbols else "")
+    return render(
+        request,
+        "dashboard/replay.html",
+        {
+            "title": "Replay",
+            "section": "replay",
+            "mode": store.shown_mode(),
+            "days": days,
+            "day": day,
+            "symbols": symbols,
+            "symbol": symbol,
+            "story": replay.story(account_id, runs, day, symbol) if day else None,
         },
     )
 

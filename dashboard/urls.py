@@ -9,6 +9,7 @@ from dashboard import backtest_views, start_views, views, walk_views
 
 urlpatterns = [
     path("", views.desk, name="dashboard"),
+    path("replay/", start_views.replay_day, name="replay"),
     path("start/", start_views.start, name="start"),
     path("orders/", views.orders, name="orders"),
     path("orders/<uuid:local_id>/", views.order, name="order"),

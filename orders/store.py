@@ -318,19 +318,7 @@ def recent_orders(
 def events_of(account_id: str, local_id: str) -> list[RecordedEvent]:
     """Everything that happened to one order, in order."""
     rows = models.OrderEvent.objects.filter(account_id=account_id, order_local__local_id=local_id).order_by("version")
-    return [
-        RecordedEvent(
-            id=row.pk,
-            event_type=row.event_type,
-            old_state=row.old_state,
-            new_state=row.new_state,
-            broker_id=row.broker_id,
-            stop_price=row.stop_price,
-            fact=_fact(row),
-            recorded_real_at=row.recorded_real_at,
-        )
-        for row in rows
-    ]
+    return [_recorded_event(row) for row in rows]
 
 
 @transaction.atomic
@@ -352,6 +340,22 @@ def trades_by_correlation(account_id: str, correlation_id: str) -> list[Recorded
 def add_note(trade_id: str, note: str) -> None:
     """Keeps what somebody has to say about a trade."""
     models.TradeNote.objects.create(trade_id=trade_id, note=note)
+
+
+@transaction.atomic
+def events_between(account_id: str, *, since: datetime, until: datetime) -> list[tuple[Order, RecordedEvent]]:
+    """All events of orders from `since` to before `until` of market time, each with its order, in order."""
+    rows = models.OrderEvent.objects.filter(account_id=account_id, recorded_at__gte=since, recorded_at__lt=until)
+    return [
+        (load_order(row.order_local), _recorded_event(row)) for row in rows.select_related("order_local").order_by("id")
+    ]
+
+
+@transaction.atomic
+def trades_around(account_id: str, *, since: datetime, until: datetime) -> list[Trade]:
+    """Trades that were open at some time from `since` to before `until`, by their exit; corrected ones once."""
+    rows = models.Trade.objects.filter(account_id=account_id, correction__isnull=True)
+    return [_load_trade(row) for row in rows.filter(exit_at__gte=since, entry_at__lt=until).order_by("exit_at", "id")]
 
 
 @transaction.atomic
@@ -410,6 +414,19 @@ def _recorded_trade(row: models.Trade) -> RecordedTrade:
         corrects_trade_id=row.corrects_trade_id,
         recorded_real_at=row.recorded_real_at,
         notes=tuple(note.note for note in row.notes.all()),
+    )
+
+
+def _recorded_event(row: models.OrderEvent) -> RecordedEvent:
+    return RecordedEvent(
+        id=row.pk,
+        event_type=row.event_type,
+        old_state=row.old_state,
+        new_state=row.new_state,
+        broker_id=row.broker_id,
+        stop_price=row.stop_price,
+        fact=_fact(row),
+        recorded_real_at=row.recorded_real_at,
     )
 
 

@@ -205,20 +205,14 @@ def activities(
         rows = rows.filter(id__lt=before_id)
     if correlation_id:
         rows = rows.filter(correlation_id=correlation_id)
-    return [
-        (
-            row.pk,
-            ActivityRecorded(
-                at=row.recorded_at,
-                type=ActivityType(row.type),
-                symbol=row.symbol,
-                message=row.message,
-                correlation_id=row.correlation_id,
-                level=Level(row.level),
-            ),
-        )
-        for row in rows.order_by("-id")[:limit]
-    ]
+    return [(row.pk, _activity(row)) for row in rows.order_by("-id")[:limit]]
+
+
+@transaction.atomic
+def activities_between(account_id: str, *, since: datetime, until: datetime) -> list[tuple[int, ActivityRecorded]]:
+    """The activity feed from `since` to before `until` of market time with the rows' ids, oldest first."""
+    rows = models.Activity.objects.filter(account_id=account_id, recorded_at__gte=since, recorded_at__lt=until)
+    return [(row.pk, _activity(row)) for row in rows.order_by("id")]
 
 
 @transaction.atomic
@@ -288,6 +282,17 @@ def _write_cover(record: CoverMeasured, account_id: str, run_id: int | None, rea
         longest_seconds=Decimal(repr(cover.longest_seconds)),
         most_dollars=cover.most_dollars,
         stretches=cover.stretches,
+    )
+
+
+def _activity(row: models.Activity) -> ActivityRecorded:
+    return ActivityRecorded(
+        at=row.recorded_at,
+        type=ActivityType(row.type),
+        symbol=row.symbol,
+        message=row.message,
+        correlation_id=row.correlation_id,
+        level=Level(row.level),
     )
 
 
@@ -381,6 +386,12 @@ def load_run(run_id: int) -> Run | None:
     """The run of that id."""
     row = models.EngineRun.objects.filter(id=run_id).first()
     return _run(row) if row else None
+
+
+@transaction.atomic
+def runs_of(account_id: str) -> list[Run]:
+    """All runs on an account, oldest first."""
+    return [_run(row) for row in models.EngineRun.objects.filter(account_id=account_id).order_by("id")]
 
 
 @transaction.atomic

@@ -24,12 +24,13 @@ export class StoryChart {
     document.addEventListener("theme-changed", () => this.#recolour());
   }
 
-  /** Draws everything anew. `stops` say where the stop was from each moment on. */
-  draw({ candles, marks, stops, interval_minutes: minutes }) {
+  /** Draws everything anew. `stops` say where the stop was from each moment on; nothing is drawn after `until`. */
+  draw({ candles, marks, stops, interval_minutes: minutes, until = Infinity }) {
     this.#length = minutes * 60;
-    this.#candles.setData(candles.map(toCandle));
-    this.#fast.setData(candles.map((candle) => toPoint(candle, "sma_fast")));
-    this.#slow.setData(candles.map((candle) => toPoint(candle, "sma_slow")));
+    const known = (point) => (candle) => (seconds(candle.timestamp) + this.#length <= until ? point(candle) : { time: seconds(candle.timestamp) });
+    this.#candles.setData(candles.map(known(toCandle)));
+    this.#fast.setData(candles.map(known((candle) => toPoint(candle, "sma_fast"))));
+    this.#slow.setData(candles.map(known((candle) => toPoint(candle, "sma_slow"))));
     this.#stop.setData(this.#steps(candles, stops));
     this.#marks.setMarkers(marks.map((mark) => ({
       time: this.#windowOf(mark.timestamp),
@@ -53,7 +54,9 @@ export class StoryChart {
     return candles.map((candle) => seconds(candle.timestamp)).map((time) => {
       if (time < first || time > last) return { time };
       const known = stops.filter((stop) => this.#windowOf(stop.timestamp) <= time).at(-1);
-      return known.price === null ? { time } : { time, value: known.price };
+      if (known.price !== null) return { time, value: known.price };
+      const before = stops.filter((stop) => stop.price !== null && this.#windowOf(stop.timestamp) <= time).at(-1);
+      return before ? { time, value: before.price, color: "transparent" } : { time }; // a gap would be bridged by a line
     });
   }
 

@@ -153,6 +153,35 @@ def test_a_trade_is_drawn_with_its_entry_exit_and_stop_and_takes_a_note(page: Pa
     expect(page.locator(".notes")).to_contain_text("to see it happen")
 
 
+def test_the_day_can_be_gone_through_again_as_it_was(page: Page) -> None:
+    page.goto(f"{page.url}replay/?symbol=AAPL")
+    expect(page.locator("#replay-chart canvas").first).to_be_visible()
+    scrub = page.get_by_label("Minute of the session")
+
+    def at(minute: int) -> None:
+        scrub.fill(str(minute))
+
+    at(0)
+    expect(page.locator("#now")).to_have_text("09:30")
+    expect(page.locator("#positions")).to_contain_text("No open positions at that time.")
+    expect(page.locator("#activity li")).to_have_count(0)
+    at(3)
+    expect(page.locator("#positions tbody tr")).to_have_count(2)
+    expect(page.locator("#positions tbody tr").first).to_contain_text("100.51101.0099.90+$5.88")
+    expect(page.locator("#orders tbody tr")).to_have_count(2)
+    expect(page.locator("[data-limit=positions]")).to_contain_text("2 of 5")
+    at(390)
+    expect(page.locator("#positions")).to_contain_text("No open positions at that time.")
+    expect(page.locator("#trades-so-far")).to_have_text("2 trades closed")
+    expect(page.locator("#activity")).to_contain_text("stop moved to $100.40")
+    scrub.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#now")).to_have_text("09:30")
+    page.get_by_role("button", name="Play").click()
+    expect(page.locator("#positions")).to_contain_text("AAPL")
+    page.get_by_role("button", name="Pause").click()
+
+
 def test_the_symbols_can_be_walked_through_with_the_keyboard(page: Page) -> None:
     expect(page.locator("#chart-symbol")).to_have_text("AAPL")
     expect(page.locator("#strategies > li")).to_have_count(2)

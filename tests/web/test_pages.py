@@ -16,7 +16,7 @@ from orders.events import Replaced, ReplaceRequested
 from tests.db.samples import at, order, record, record_trade, record_working, trade, uuid_of
 from tests.web.conftest import History, start_run
 
-PAGES = ("/", "/orders/", "/trades/", "/trades.csv", "/backtests/")
+PAGES = ("/", "/orders/", "/trades/", "/trades.csv", "/backtests/", "/start/", "/replay/")
 
 
 def text_of(browser: Client, path: str, **headers: str) -> str:
@@ -258,6 +258,11 @@ def test_trades_can_be_narrowed_to_winners_reason_and_strategy_and_so_is_the_csv
     ):  # fmt: skip
         rows = page.get(f"/trades.csv?{query}").content.decode().splitlines()[1:]
         assert {row.split(",")[2] for row in rows} == symbols, query
+
+
+def test_without_records_the_replay_says_so_whatever_is_asked(page: Client, history: History) -> None:
+    for query in ("", "?day=2026-03-02", "?day=yesterday&symbol=%3Cscript%3E"):
+        assert "No day to replay yet" in text_of(page, f"/replay/{query}")
 
 
 # --- backtests --------------------------------------------------------------------------------------------------------

@@ -232,6 +232,11 @@ def days(run_id: int, *, data_dir: Path | None = None) -> list[date]:
     return [date.fromisoformat(day.name) for day in _days(_run_folder(data_dir, run_id))]
 
 
+def bars_exist(run_id: int, day: date, *, data_dir: Path | None = None) -> bool:
+    """Whether the run was given bars on that New York date, rather than history of it alone."""
+    return (_run_folder(data_dir, run_id) / day.isoformat() / BARS).exists()
+
+
 def runs(*, data_dir: Path | None = None) -> list[int]:
     """The runs that have files, newest first."""
     folder = _runs_folder(data_dir)
