@@ -104,7 +104,8 @@ class Tape:
                 if is_new and session is not None:
                     line.latest_candle = candle
                     self._on_candle(book, line, candle, indicators, session, is_live=is_live, may_signal=may_signal)
-        self._schedule_grace(book, feed)
+        if may_signal:  # history that rebuilds is over before time goes on: one timer at its end will do
+            self._schedule_grace(book, feed)
 
     # --- windows whose minutes do not come ----------------------------------------------------------------------------
 

@@ -321,9 +321,13 @@ class Trader:
         book = self.books.get(symbol)
         return self._blotter.live(book.entry_id) if book else None
 
-    def lines(self) -> Iterator[tuple[str, Strategy, IndicatorSet | None, Candle | None, str]]:
-        """Per symbol and strategy: its averages, its last candle, and its status in the words of the page."""
-        for book in self.books.values():
+    def lines(
+        self, symbols: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, Strategy, IndicatorSet | None, Candle | None, str]]:
+        """Per symbol (all without any) and strategy: averages, last candle, and the status in the page's words."""
+        for book in (
+            self.books.values() if symbols is None else [self.books[each] for each in symbols if each in self.books]
+        ):
             for line in book.lines():
                 yield book.symbol, line.strategy, line.latest, line.latest_candle, self._status(book, line)
 

@@ -27,6 +27,10 @@ SETTINGS = {
 }
 
 
+def _minutes(*bars: str) -> str:
+    return "|".join(bars)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
     """Bars by symbol from the start on, and what is done to the engine after which minute."""
@@ -71,16 +75,53 @@ class Day:
 
 
 SIGNAL = "100 100.50 100 100.50"
+SHORT_SIGNAL = "100 100 99.50 99.50"
+FILLS = "100.40 100.60 100.40 100.60"  # the entry at 100.50
+RED, GREEN = "100.60 100.60 100.30 100.35", "100.35 100.60 100.35 100.60"
+STRONG = ("100.60 100.90 100.60 100.90", "100.90 101.20 100.90 101.20", "101.20 101.50 101.20 101.50")
 DAYS = {
     day.name: day
     for day in [
+        # The entry fills in part and is cut off at the deadline; its stop is trailed once, and fills.
         Day(
             name="short",
-            # The entry fills in part and is cut off; its stop is trailed once, and fills.
-            bars={"AAPL": f"{FLAT}|{SIGNAL}|100.40 100.60 100.40 100.60|100.60 100.60 100.30 100.35|"
-                          "100.35 100.60 100.35 100.60|100.60 100.80 100.60 100.80|100.80 100.80 100.20 100.20|100.20"},
+            bars={"AAPL": _minutes(FLAT, SIGNAL, FILLS, RED, GREEN, STRONG[0], "100.90 100.90 100.20 100.20", FLAT)},
             volumes={2: 3000},
             trades=1,
         ),
+        # A run of strong candles after the trail: the stop is cancelled and the shares are sold at market.
+        Day(
+            name="run",
+            bars={"AAPL": _minutes(FLAT, SIGNAL, FILLS, RED, GREEN, *STRONG, "101.50 101.90 101.50 101.90", "101.80")},
+            trades=1,
+        ),
+        # Held until the end of the day, with the trade stream lost while the entry works and while shares are held.
+        Day(
+            name="flatten",
+            bars={"AAPL": _minutes(FLAT, SIGNAL, "100.40", FILLS, *["100.60"] * 29)},
+            streams_lost=frozenset({2, 6}),
+            trades=1,
+        ),
+        # Stopped with a working entry, which it cancels, and again with a position, which keeps its stop.
+        Day(
+            name="stops",
+            bars={
+                "AAPL": _minutes(FLAT, SIGNAL, *["100.40"] * 9),
+                "TSLA": _minutes(*[FLAT] * 4, SIGNAL, FILLS, *["100.60"] * 3, "100.60 100.60 99.80 99.80", FLAT),
+            },
+            stops=frozenset({2, 7}),
+            trades=1,
+        ),
+        # A long and a short at once; the short's entry fills in two parts, and both are still held at the end.
+        Day(
+            name="both",
+            bars={
+                "AAPL": _minutes(FLAT, SIGNAL, FILLS, RED, GREEN, *["100.60"] * 27),
+                "TSLA": _minutes(FLAT, SHORT_SIGNAL, "99.60 99.60 99.40 99.40", *["99.40"] * 29),
+            },
+            volumes={2: 4000},
+            settings={"velez.allow_short": "true", "orders.protect_deadline_seconds": "30"},
+            trades=2,
+        ),
     ]
-}  # fmt: skip
+}

@@ -68,7 +68,8 @@ def _orders_agree(account_id: str, ours: list[Order], theirs: list[BrokerOrder])
         if not chain:
             events = store.events_of(account_id, order.local_id)
             was_found = any(event.fact.detail == "found by reconciliation" for event in events)
-            if order.state is not OrderState.SUBMIT_FAILED and not was_found:
+            was_refused = order.state in (OrderState.SUBMIT_FAILED, OrderState.REJECTED) and not order.broker_id
+            if not (was_refused or was_found):
                 yield f"I3 {name} is {order.state} here, unknown at the broker"
             continue
         last = chain[-1]

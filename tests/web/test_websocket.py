@@ -20,9 +20,10 @@ from django.test import Client
 
 from algotrader.asgi import application
 from dashboard.consumers import LONGEST_OUTBOX, DashboardConsumer
+from tests.db.samples import order as entry
 from tests.web.conftest import SYMBOLS, History
 from trading.live.broadcast import GROUP, UPDATES_PER_SECOND, Broadcaster
-from trading.messages import ActivityRecorded, ActivityType
+from trading.messages import ActivityRecorded, ActivityType, Restored
 from trading.settings import TraderSettings
 from trading.trader import Trader
 
@@ -353,3 +354,15 @@ async def test_it_stops_also_when_news_come_at_that_very_moment(steps: int) -> N
         sending.cancel()
         await asyncio.wait({sending}, timeout=SOON_SECONDS)
         assert sending.cancelled()
+
+
+async def test_of_a_long_watchlist_the_first_fifty_are_shown_and_whatever_has_an_order() -> None:
+    names = [f"{first}{second}" for first in "ABCDEFGH" for second in "ABCDEFGHIJ"]
+    trader = Trader(
+        settings=TraderSettings(), symbols=names, cash=Decimal(25_000), account_id="alpaca:PA1", asks_broker=False
+    )
+    order = entry(symbol="HJ")
+    trader.handle(Restored(now=order.created_at, orders=(order,), fills=(), cash=Decimal(25_000)))
+    broadcaster = Broadcaster(clock=lambda: order.created_at, account_mode="paper", run_id=RUN_ID)
+    broadcaster.attach(trader, [])
+    assert [state["symbol"] for state in broadcaster.strategies()] == ["HJ", *names[:49]]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ORDERS_PER_PAGE = 500
 FILLS_PER_PAGE = 100
 BARS_PER_PAGE = 10_000
+SYMBOLS_PER_REQUEST = 500  # servers take no address longer than about 8,000 characters
 LONGEST_LISTING_PAGES = 200
 MICROSECOND = timedelta(microseconds=1)
 
@@ -251,10 +252,21 @@ class AlpacaData:
     async def get_historical_bars(
         self, symbols: Sequence[str], *, start: datetime, end: datetime, split_adjusted: bool = False
     ) -> dict[str, list[Bar]]:
-        """See the protocol. All symbols share pages of 10,000 bars; a symbol without bars has an empty list."""
+        """See the protocol. Up to 500 symbols share pages of 10,000 bars; one without bars has an empty list."""
         found: dict[str, list[Bar]] = {symbol: [] for symbol in symbols}
-        if not symbols or start >= end:
+        if start >= end:
             return found
+        for first in range(0, len(symbols), SYMBOLS_PER_REQUEST):
+            for symbol, bars in (
+                await self._history(symbols[first : first + SYMBOLS_PER_REQUEST], start, end, split_adjusted)
+            ).items():
+                found.setdefault(symbol, []).extend(bars)
+        return found
+
+    async def _history(
+        self, symbols: Sequence[str], start: datetime, end: datetime, split_adjusted: bool
+    ) -> dict[str, list[Bar]]:
+        found: dict[str, list[Bar]] = {}
         query: dict[str, Any] = {
             "symbols": ",".join(symbols),
             "timeframe": "1Min",

@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -31,6 +32,7 @@ ENGINE_CHANNEL = "engine"
 UPDATES_PER_SECOND = 5
 HEARTBEAT_SECONDS = 15.0
 RECENT_ACTIVITIES = 50
+MOST_SYMBOLS_SHOWN = 50
 LAST_WORDS_SECONDS = 2.0
 LAYER_ERRORS = (ChannelFull, OSError, RedisError)  # how the channel layer says that it takes nothing now
 
@@ -38,7 +40,8 @@ LAYER_ERRORS = (ChannelFull, OSError, RedisError)  # how the channel layer says 
 class Broadcaster:
     """Collects what changed and sends it a few times a second: the latest state of each topic, never a backlog of them.
 
-    Activities are not conflated, each is sent once. A page that asks gets a snapshot of everything.
+    Activities are not conflated, each is sent once. A page that asks gets a snapshot of everything. Of a long watchlist
+    the symbols with positions and orders are shown, and the first others.
     """
 
     def __init__(self, *, clock: Callable[[], datetime], account_mode: str, run_id: int) -> None:
@@ -59,6 +62,7 @@ class Broadcaster:
         self._unseen_fills: deque[tuple[str, float]] = deque()
         self._candles: dict[tuple[str, int], dict[str, Any]] = {}
         self._changed_candles: set[tuple[str, int]] = set()
+        self._shown: Collection[str] = ()
         self._sent: dict[str, Any] = {}
         self._connection: dict[str, Any] = {
             "status": "disconnected",
@@ -90,6 +94,7 @@ class Broadcaster:
         self._trader = trader
         self._next_open = next_open
         self._recent_activities.extend(recent)
+        self._choose_shown()
 
     def follow(self, listener: Callable[[ActivityRecorded], None]) -> None:
         """From now on `listener` hears of every activity too; it must not wait."""
@@ -116,7 +121,7 @@ class Broadcaster:
     def bar(self, bar: Bar) -> None:
         """A minute bar: it extends the open candle of each length that is charted."""
         self._connection["last_bar_at"] = timestamp(bar.delivered_at)
-        if self._trader is None or self._trader.session is None or bar.symbol not in self._trader.books:
+        if self._trader is None or self._trader.session is None or bar.symbol not in self._shown:
             return
         for feed in self._trader.books[bar.symbol].feeds:
             span = feed.interval_minutes * MINUTE
@@ -150,7 +155,7 @@ class Broadcaster:
 
     def candle_closed(self, record: CandleClosed) -> None:
         """A completed candle with its averages."""
-        if not record.is_live:
+        if not record.is_live or record.candle.symbol not in self._shown:
             return
         candle, averages = record.candle, record.indicators
         key = (candle.symbol, record.interval_minutes)
@@ -229,6 +234,7 @@ class Broadcaster:
             return
         if self._is_dirty:
             self._is_dirty = False
+            self._choose_shown()
             await self._send_if_new("position_update", self.positions())
             await self._send_if_new("pnl_update", self.pnl())
             for state in self.strategies():
@@ -275,6 +281,16 @@ class Broadcaster:
             "data": data,
         }
         return json.dumps(message, separators=(",", ":"))
+
+    def _choose_shown(self) -> None:
+        trader = self._known_trader()
+        if len(trader.books) <= MOST_SYMBOLS_SHOWN:
+            self._shown = trader.books.keys()
+            return
+        busy = {order.symbol for order in trader.orders.values() if not order.is_terminal}
+        first = dict.fromkeys(sorted(busy | trader.portfolio.positions.keys()))
+        others = (symbol for symbol in trader.books if symbol not in first)
+        self._shown = [*first, *islice(others, max(MOST_SYMBOLS_SHOWN - len(first), 0))]
 
     # --- the state as the pages read it -------------------------------------------------------------------------------
 
@@ -401,7 +417,7 @@ class Broadcaster:
                 "conditions": self._why(symbol, strategy, averages, candle),
                 "blocked": trader.books[symbol].blocked,
             }
-            for symbol, strategy, averages, candle, status in trader.lines()
+            for symbol, strategy, averages, candle, status in trader.lines(self._shown)
         ]
 
     def _why(

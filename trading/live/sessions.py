@@ -28,6 +28,7 @@ DAYS_AHEAD = timedelta(days=14)
 PREPARATION = timedelta(minutes=5)  # before the open: calendar, clock and account are looked at
 GAP_MARGIN = timedelta(minutes=2)
 MOST_SESSIONS_OF_HISTORY = 64
+WARMED_UP_TOGETHER = 100
 
 
 class Sessions:
@@ -150,9 +151,16 @@ class Sessions:
     # --- history ------------------------------------------------------------------------------------------------------
 
     async def warm_up(self, engine: "Engine", symbols: Sequence[str]) -> None:
-        """Rebuilds the averages of the symbols from split-adjusted history, today's minutes so far included."""
+        """Rebuilds the averages of the symbols from split-adjusted history, today's minutes so far included.
+
+        Some at a time: history of the whole market does not fit into memory.
+        """
+        for first in range(0, len(symbols), WARMED_UP_TOGETHER):
+            await self._warm_up(engine, symbols[first : first + WARMED_UP_TOGETHER])
+
+    async def _warm_up(self, engine: "Engine", symbols: Sequence[str]) -> None:
         now, today = engine.clock(), self.current
-        strategies = [strategy for symbol, strategy, *_ in engine.trader.lines() if symbol == symbols[0]]
+        strategies = [strategy for _, strategy, *_ in engine.trader.lines(symbols[:1])]
         needs = history_needs(strategies)
         before = today.open if today else now
         earlier = [s for s in calendar.previous_sessions(before.date(), MOST_SESSIONS_OF_HISTORY) if s.close <= before]
