@@ -68,6 +68,7 @@ class Watch:
         self._seen_fills = 0
         self._intents: dict[str, BrokerOrder] = {}
         self._naked_since: dict[str, float] = {}
+        self._struck: list[tuple[float, Fault]] = []
         self._downtime: list[list[float]] = []
         self._rows: dict[str, dict[int, str]] = {"order_event": {}, "trade": {}}
         self._unhandled: list[BaseException] = []
@@ -104,6 +105,7 @@ class Watch:
 
     def look(self) -> None:
         """Raises Violation."""
+        self._struck += [(self._clock(), fault) for fault in self._market.faults.struck[len(self._struck) :]]
         self._look_at_new_orders()
         self._look_at_cover()
         self._look_at_streams()
@@ -214,7 +216,7 @@ class Watch:
 
     def _allowance(self, since: float, now: float) -> float:
         """So long shares may be naked: the deadline of a partial fill, two round trips, and what faults cost."""
-        faults = sum(map(cost_seconds, self._market.faults.struck))
+        faults = sum(cost_seconds(fault) for at, fault in self._struck if at + span_seconds(fault) >= since)
         down = sum(max(min([*span, now][1], now) - max(span[0], since), 0.0) for span in self._downtime)
         return PROTECT_SECONDS + ROUND_TRIPS_SECONDS + faults + down
 
@@ -312,6 +314,11 @@ class Watch:
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._ledger.execute(query, values).fetchone()
+
+
+def span_seconds(fault: Fault) -> float:
+    """How long after it struck a fault may still matter: with the retries of what it struck."""
+    return fault.seconds + (120.0 if fault.on in (On.UPDATE, On.MINUTE) else 60.0)
 
 
 def cost_seconds(fault: Fault) -> float:
