@@ -6,7 +6,7 @@ would read it. docs/reliability.md names the invariants.
 
 import json
 import sqlite3
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -23,6 +23,7 @@ ZERO = Decimal(0)
 CENT = Decimal("0.01")
 ROUND_TRIPS_SECONDS = 2.0  # two round trips, and the clock's grain of a second
 PROTECT_SECONDS = 2.0
+METER_GRAIN_SECONDS = 2.0  # both clocks know whole seconds only
 CALL_COST_SECONDS = 4.0  # one more attempt, its pause and a look-up
 STREAM_COST_SECONDS = 66.0  # until an order that the stream kept quiet about is looked at: its candle, and some
 START_SECONDS = 40.0  # streams and rate limits included
@@ -39,6 +40,12 @@ STATES = {
     Status.NEW: {"accepted"},
     Status.PARTIALLY_FILLED: {"partially_filled"},
 }
+
+
+FILLS = (
+    "SELECT s.symbol, s.side, s.role, e.qty_filled, e.fill_price FROM order_event e "
+    "JOIN order_state s ON s.local_id = e.order_local_id WHERE e.qty_filled IS NOT NULL"
+)
 
 
 class Violation(Exception):
@@ -75,6 +82,7 @@ class Watch:
         self._had_stream: set[str] = set()
         self._lost_at: dict[str, tuple[str, float]] = {}
         self._position_naked: dict[str, float] = {}
+        self._naked_of: defaultdict[str, float] = defaultdict(float)
 
     def close(self) -> None:
         """Lets go of the ledger."""
@@ -203,7 +211,9 @@ class Watch:
                 self._is_covered(symbol)
         for symbol in [symbol for symbol in self._position_naked if symbol not in self._book.account.positions]:
             self._is_covered(symbol)
-            self.naked_seconds.append(self._position_naked.pop(symbol))
+            seconds = self._position_naked.pop(symbol)
+            self.naked_seconds.append(seconds)
+            self._naked_of[symbol] += seconds
         for symbol, since in self._naked_since.items():
             allowed = self._allowance(since, now)
             if now - since > allowed:
@@ -254,7 +264,8 @@ class Watch:
         self.check_ledger()
 
     def check_ledger(self) -> None:
-        """I3 and I4."""
+        """I3 and I4, and the meter of I1."""
+        self._check_meter()
         self._check_orders()
         self._check_positions()
         self._check_history()
@@ -276,17 +287,10 @@ class Watch:
 
     def _check_positions(self) -> None:
         """I3: shares by symbol, and the cash that went through them."""
-        held: Counter[str] = Counter()
-        cash = ZERO
-        query = (
-            "SELECT s.symbol, s.side, s.role, e.qty_filled, e.fill_price FROM order_event e "
-            "JOIN order_state s ON s.local_id = e.order_local_id WHERE e.qty_filled IS NOT NULL"
-        )
-        for symbol, side, role, qty, price in self._ledger.execute(query):
-            buys = (side == "long") == (role == "entry")
-            shares = Decimal(qty) if buys else -Decimal(qty)
-            held[symbol] += shares  # type: ignore[assignment]
-            cash -= shares * Decimal(price)
+        held: defaultdict[str, Decimal] = defaultdict(Decimal)
+        for symbol, side, role, qty, _ in self._ledger.execute(FILLS):
+            held[symbol] += _signed(side, role, qty)
+        cash = self._cash_of(FILLS)
         theirs = {symbol: position.qty for symbol, position in self._book.account.positions.items()}
         ours = {symbol: qty for symbol, qty in held.items() if qty}
         if ours != theirs:
@@ -294,10 +298,30 @@ class Watch:
         change = self._book.account.cash - self._capital
         if abs(change - cash) > CENT:
             raise Violation(f"I3 cash changed by {change} at the broker, here by {cash}")
-        pnl = sum((Decimal(row[0]) for row in self._ledger.execute("SELECT pnl FROM trade")), ZERO)
-        cost = sum((p.cost if p.qty > 0 else -p.cost for p in self._book.account.positions.values()), ZERO)
-        if abs(change - (pnl - cost)) > CENT:
-            raise Violation(f"I3 cash changed by {change}; trades made {pnl}, open positions cost {cost}")
+        made = sum((Decimal(row[0]) for row in self._ledger.execute("SELECT pnl FROM trade")), ZERO)
+        # What is open has cost or brought in what its own executions say, partial exits included.
+        made += self._cash_of(f"{FILLS} AND s.correlation_id NOT IN (SELECT correlation_id FROM trade)")
+        if abs(change - made) > CENT:
+            raise Violation(f"I3 cash changed by {change}; trades and what is open make {made}")
+
+    def _cash_of(self, query: str) -> Decimal:
+        rows = self._ledger.execute(query)
+        return sum((-_signed(side, role, qty) * Decimal(price) for _, side, role, qty, price in rows), ZERO)
+
+    def _check_meter(self) -> None:
+        """I1: where nothing went wrong the engine's own count of naked seconds is what it was at the broker.
+
+        Elsewhere it may differ: this market tells no times of its own, so the engine counts from when it learned.
+        """
+        if self._struck or len(self._downtime) > 1:
+            return
+        query = "SELECT symbol, count(*), sum(naked_seconds) FROM position_cover GROUP BY symbol"
+        for symbol, count, seconds in self._ledger.execute(query):
+            if abs(seconds - self._naked_of[symbol]) > METER_GRAIN_SECONDS * count:
+                raise Violation(
+                    f"I1 the meter says {seconds} naked seconds in {count} positions of {symbol}, "
+                    f"they were {self._naked_of[symbol]:.1f}"
+                )
 
     def _check_history(self) -> None:
         """I4: events make the states, and what was written stays as it was."""
@@ -314,6 +338,11 @@ class Watch:
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._ledger.execute(query, values).fetchone()
+
+
+def _signed(side: str, role: str, qty: str) -> Decimal:
+    """Shares bought, negative for those sold."""
+    return Decimal(qty) if (side == "long") == (role == "entry") else -Decimal(qty)
 
 
 def span_seconds(fault: Fault) -> float:

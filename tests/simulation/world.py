@@ -264,6 +264,7 @@ class _World:
             data=AlpacaData(*KEYS, data_url=urls["data_url"], data_stream_url=urls["data_stream_url"], timing=TIMING),
             clock=lambda: self._market.now,
             limiter=RateLimiter(),
+            times_fills=False,
         )
 
     # --- between any two pieces of work -------------------------------------------------------------------------------
