@@ -64,6 +64,7 @@ class Watch:
         say: Callable[[str, str], None],
     ) -> None:
         self.naked_seconds: list[float] = []
+        self.naked_and_served_seconds: list[float] = []  # the part of it during which an engine ran
         self.retry_seconds: list[tuple[str, float]] = []
         self._market = market
         self._book = market.book
@@ -82,6 +83,7 @@ class Watch:
         self._had_stream: set[str] = set()
         self._lost_at: dict[str, tuple[str, float]] = {}
         self._position_naked: dict[str, float] = {}
+        self._naked_and_served: defaultdict[str, float] = defaultdict(float)
         self._naked_of: defaultdict[str, float] = defaultdict(float)
 
     def close(self) -> None:
@@ -214,6 +216,7 @@ class Watch:
             seconds = self._position_naked.pop(symbol)
             self.naked_seconds.append(seconds)
             self._naked_of[symbol] += seconds
+            self.naked_and_served_seconds.append(self._naked_and_served.pop(symbol, 0.0))
         for symbol, since in self._naked_since.items():
             allowed = self._allowance(since, now)
             if now - since > allowed:
@@ -222,13 +225,18 @@ class Watch:
     def _is_covered(self, symbol: str) -> None:
         since = self._naked_since.pop(symbol, None)
         if since is not None:
-            self._position_naked[symbol] += self._clock() - since
+            now = self._clock()
+            self._position_naked[symbol] += now - since
+            self._naked_and_served[symbol] += max(now - since - self._down_seconds(since, now), 0.0)
 
     def _allowance(self, since: float, now: float) -> float:
         """So long shares may be naked: the deadline of a partial fill, two round trips, and what faults cost."""
         faults = sum(cost_seconds(fault) for at, fault in self._struck if at + span_seconds(fault) >= since)
-        down = sum(max(min([*span, now][1], now) - max(span[0], since), 0.0) for span in self._downtime)
-        return PROTECT_SECONDS + ROUND_TRIPS_SECONDS + faults + down
+        return PROTECT_SECONDS + ROUND_TRIPS_SECONDS + faults + self._down_seconds(since, now)
+
+    def _down_seconds(self, since: float, until: float) -> float:
+        """So much of a time no engine ran, or one was being started."""
+        return sum(max(min([*span, until][1], until) - max(span[0], since), 0.0) for span in self._downtime)
 
     def _look_at_streams(self) -> None:
         """How long a stream that an engine had and lost takes to come back, from when the broker allows it."""

@@ -12,7 +12,7 @@ from orders.lifecycle import Order, local_id_of
 from orders.reports import OrderReport
 from tests.simulation.world import SIMULATED, PacedEngine
 from trading.books import Book
-from trading.broker import NotFound, OrderStatus
+from trading.broker import BrokerUnavailable, OrderRefused, OrderRequest, OrderStatus
 from trading.live.calls import BrokerCalls
 from trading.live.lock import EngineLock
 from trading.live.process import Parts
@@ -30,11 +30,11 @@ class WritesBehind(PacedEngine):
 class BelievesErrors(BrokerCalls):
     """Takes no answer for a no: it never asks whether an order got there after all."""
 
-    async def _find(self, client_order_id: str, *, protective: bool) -> OrderStatus | None:
-        return None
-
-    async def order_by_client_id(self, client_order_id: str) -> OrderStatus:
-        raise NotFound("nobody asked")
+    async def submit(self, order: OrderRequest, *, protective: bool = False) -> OrderStatus:
+        try:
+            return await self.broker.submit_order(order)
+        except BrokerUnavailable as error:
+            raise OrderRefused(f"no answer: {error}", status=0) from error
 
 
 class BooksEveryMessage(PacedEngine):

@@ -140,6 +140,8 @@ def summary(outcomes: Sequence["Outcome"], seconds: float) -> str:
     ]
     if naked:
         lines.append(f"naked seconds a position: {_percentiles(naked)}")
+        served = sorted(seconds for outcome in outcomes for seconds in outcome.naked_and_served_seconds)
+        lines.append(f"of these while an engine ran: {_percentiles(served)}")
     waits: dict[str, list[float]] = {}
     for outcome in outcomes:
         for loss, seconds_each in outcome.retry_seconds:

@@ -52,6 +52,7 @@ class Outcome:
     happened: list[str]
     at_the_broker: list[str]
     naked_seconds: list[float]
+    naked_and_served_seconds: list[float]
     retry_seconds: list[tuple[str, float]]
     struck: list[Fault]
     crashes: int
@@ -137,6 +138,7 @@ class _World:
             happened=self._happened,
             at_the_broker=[line for line in self._happened if " broker " in line],
             naked_seconds=self._watch.naked_seconds,
+            naked_and_served_seconds=self._watch.naked_and_served_seconds,
             retry_seconds=self._watch.retry_seconds,
             struck=self._market.faults.struck,
             crashes=len(self._story.crashes) - len(self._crashes),
