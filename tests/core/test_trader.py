@@ -35,6 +35,8 @@ from trading.messages import (
     Event,
     Halted,
     HistoryDelivered,
+    LedgerLost,
+    LedgerRegained,
     Level,
     OrderChanged,
     OrdersRecalled,
@@ -170,6 +172,9 @@ class Floor:
         due = self.trader.next_due()
         assert due is not None
         return self.tell(TimerFired(now=due))
+
+    def answers_of(self, kind: type[Any]) -> list[Any]:
+        return [answer for answer in self.answers if isinstance(answer, kind)]
 
     def sent(self) -> list[Order]:
         return [answer.order for answer in self.answers if isinstance(answer, SubmitOrder)]
@@ -428,6 +433,43 @@ def test_halting_cancels_entries_leaves_positions_and_refuses_signals() -> None:
     floor.tell(Resumed(now=floor.now))
     floor.bar(3, "102.11", symbol="TSLA")
     assert len(floor.sent()) == 1
+
+
+def test_without_a_ledger_nothing_is_entered_or_trailed_and_what_is_held_stays_protected() -> None:
+    floor = Floor("AAPL", "TSLA")
+    _, stop = floor.long()
+    entry = floor.entry(1, "TSLA")
+    floor.tell(LedgerLost(now=floor.now, reason="disk full"))
+    assert floor.canceled() == [entry.local_id]
+    assert floor.critical() == [
+        "the ledger cannot be written (disk full): no entries and no trailing until it can; stops stay"
+    ]
+    floor.fact(Canceled, entry)
+    floor.bar(2, "102.11", symbol="TSLA")
+    assert floor.refusals() == ["halted"]
+    floor.bar(2, "102.22", low="101")  # a better stop
+    assert floor.answers_of(ReplaceStop) == []
+    floor.fact(Canceled, stop)
+    (again,) = floor.sent()
+    assert (again.role, again.qty_requested) == (Role.STOP_LOSS, Decimal(12))
+    floor.accept(again)
+    floor.bar(3, "102.33")  # the strategy leaves
+    assert floor.canceled() == [again.local_id]
+    floor.fact(Canceled, again)
+    (leaving,) = floor.sent()
+    assert leaving.role is Role.EXIT
+
+
+def test_with_the_ledger_back_the_better_stop_that_was_wanted_is_asked_for() -> None:
+    floor = Floor()
+    _, stop = floor.long()
+    floor.tell(LedgerLost(now=floor.now, reason="locked"))
+    floor.bar(2, "102.22", low="101")
+    floor.tell(LedgerRegained(now=floor.now))
+    (move,) = floor.answers_of(ReplaceStop)
+    assert (move.order.local_id, move.stop_price) == (stop.local_id, Decimal("101.00"))
+    floor.bar(3, "102.11")
+    assert floor.refusals() == ["duplicate"]
 
 
 def test_shutting_down_takes_no_signals_and_keeps_the_stops() -> None:
