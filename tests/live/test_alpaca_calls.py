@@ -252,6 +252,11 @@ async def test_calls_are_repeated_only_as_often_as_they_may(
     assert len(peer.received) == 2 * attempts + 2
 
 
+async def test_positions_that_are_not_found_are_none(peer: Peer, calls: BrokerCalls) -> None:
+    peer.on("GET", "/v2/positions", Answer(status=404, body={"code": 40410000, "message": "position does not exist"}))
+    assert await calls.positions() == []
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
