@@ -8,7 +8,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check crash-points simulate simulate-mutations bench bench-peers requirements venv base dev charts
+.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-peers requirements venv base dev charts
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,7 @@ check: dev charts  ## all that must hold before a change goes in: lint, types, i
 	@.ci/step "mypy" .venv/bin/mypy .
 	@.ci/step "import contracts" .venv/bin/lint-imports
 	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
+	@.ci/step "docs" $(MAKE) --no-print-directory docs
 	@.ci/step "tests" .venv/bin/pytest $(ARGS)
 
 simulate: dev  ## play seeded stories of faults and kills: SEED=1 COUNT=100, ARGS="--all" goes on after a violation
@@ -51,6 +52,9 @@ bench-peers: base  ## install what `make bench` compares with, each in an enviro
 		.venv/bin/python -m venv $$env && $$env/bin/pip install --quiet --require-hashes -r $$lock && \
 			cp $$lock $$env/installed || echo "$$peer cannot be installed here; make bench goes on without it" >&2; \
 	done
+
+docs: dev  ## build the documentation into site/, with every link checked
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 requirements: dev  ## lock the newest allowed versions again (needs the network)
 	@$(LOCK) --upgrade requirements/base.in -o requirements/base.txt

@@ -11,6 +11,7 @@ from tests import databases
 from tests.requirements_for_tests import require
 
 ROOT = Path(__file__).parents[1]
+KINDS = ("sqlite", "postgres")
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
@@ -29,11 +30,21 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory, django_db_blocker:
 
 
 @pytest.fixture
-def ledger(migrated_sqlite: Path, tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+def sqlite_ledger(migrated_sqlite: Path, tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
     """Django's default database is a fresh SQLite file with all tables; yields its URL, for ALGO_DATABASE_URL."""
     url = databases.copied_sqlite(migrated_sqlite, tmp_path / "trading.db")
     with django_db_blocker.unblock(), databases.default_database(url):
         yield url
+
+
+@pytest.fixture
+def ledger(request: pytest.FixtureRequest) -> str:
+    """A fresh database with all tables for a test that does not care which: SQLite, or what ALGO_TEST_DATABASE says."""
+    kind = os.environ.get("ALGO_TEST_DATABASE", "sqlite")
+    if kind not in KINDS:
+        pytest.fail(f"ALGO_TEST_DATABASE={kind!r} is not one of {', '.join(KINDS)}")
+    url: str = request.getfixturevalue(f"{kind}_ledger")
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +57,7 @@ def migrated_postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_ledger(migrated_postgres: str, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
-    """As `ledger`, on PostgreSQL."""
+    """As `sqlite_ledger`, on PostgreSQL."""
     name = f"algotrader_test_{os.getpid()}"
     with (
         django_db_blocker.unblock(),
@@ -56,9 +67,8 @@ def postgres_ledger(migrated_postgres: str, django_db_blocker: DjangoDbBlocker) 
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=KINDS)
 def each_ledger(request: pytest.FixtureRequest) -> str:
-    """The test runs twice, on a `ledger` and on a `postgres_ledger`; yields the URL."""
-    fixture = "ledger" if request.param == "sqlite" else "postgres_ledger"
-    url: str = request.getfixturevalue(fixture)
+    """The test runs twice, on a `sqlite_ledger` and on a `postgres_ledger`; yields the URL."""
+    url: str = request.getfixturevalue(f"{request.param}_ledger")
     return url
