@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 
@@ -21,7 +22,7 @@ from orders.portfolio import Trade
 
 UNFINISHED = ("queued", "running")
 # After this long without renewal a run's worker counts as dead; a run that ends every worker is not tried for ever.
-LEASE_SECONDS = 30
+LEASE_SECONDS: int = settings.ALGO["worker.lease_seconds"]
 LEASE = timedelta(seconds=LEASE_SECONDS)
 MOST_ATTEMPTS = 3
 METRIC_COLUMNS = (

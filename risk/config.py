@@ -271,6 +271,10 @@ SETTINGS: tuple[Setting, ...] = (
         "worker.retry_seconds", "1860", "20", "90000",
         "Seconds after which an unfinished background task is given to another worker; more than the timeout.",
     ),
+    _integer(
+        "worker.lease_seconds", "30", "5", "600",
+        "Seconds without a sign of life after which a background worker counts as dead and another one takes its work.",
+    ),
     _integer("recording.retention_days", "365", "1", "3650", "Days for which delivered bars are kept."),
     Setting(
         key="data_dir", default="data", kind=Kind.TEXT,
