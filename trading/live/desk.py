@@ -429,23 +429,26 @@ class Desk:
             return [await self._submit(order)]
         return found
 
-    async def verify_protection(self) -> None:
-        """Says for every open position whether its stop works at the broker, as the broker tells it."""
+    async def verify_protection(self) -> str:
+        """Says for every open position whether its stop works at the broker, as the broker tells it; what is wrong."""
         engine = self._engine
         positions = engine.trader.portfolio.positions
         if not positions:
-            return
+            return ""
         try:
             working = {status.client_order_id for status in await engine.calls.open_orders()}
         except BrokerError as error:
             log.critical("shutdown.stops_not_verified", symbols=sorted(positions), reason=str(error))
-            return
+            return "the stops of open positions could not be verified"
+        unprotected = []
         for symbol, position in sorted(positions.items()):
             stop = engine.trader.stop_of(symbol)
             if stop is not None and stop.client_order_id in working:
                 log.warning("shutdown.position_left", symbol=symbol, qty=position.qty, stop=stop.stop_price)
             else:
                 log.critical("shutdown.position_unprotected", symbol=symbol, qty=position.qty)
+                unprotected.append(symbol)
+        return f"no stop works at the broker for {', '.join(unprotected)}" if unprotected else ""
 
     async def close(self) -> None:
         """Ends the watching of answers."""

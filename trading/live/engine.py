@@ -577,7 +577,10 @@ class Engine:
         self.stop("the recorded data is over")
 
     async def wind_down(self, *, flatten: bool = False) -> None:
-        """No new signals, time for orders in flight and exits begun, entries cancelled; stops stay and are verified."""
+        """No new signals, time for orders in flight and exits begun, entries cancelled; stops stay and are verified.
+
+        An entry that may still fill, or shares that the broker shows no stop for, make it a stop in bad order.
+        """
         self.broadcaster.shutting_down()
         await self.tell(ShuttingDown(now=self.clock()))
         if flatten:
@@ -587,9 +590,14 @@ class Engine:
                 while self._working(flatten=flatten) or not self.is_idle():
                     self._progress.clear()
                     await self._progress.wait()
-        for unfinished in self._working(flatten=flatten):
-            log.warning("shutdown.unfinished", symbol=unfinished.symbol)
-        await self.desk.verify_protection()
+        unfinished = sorted({each.symbol for each in self._working(flatten=flatten)})
+        for symbol in unfinished:
+            log.critical("shutdown.unfinished", symbol=symbol)
+        left = f"not finished in time: {', '.join(unfinished)}" if unfinished else ""
+        problems = [problem for problem in (left, await self.desk.verify_protection()) if problem]
+        if problems:
+            self.stop_failed = True
+            self.stop_reason = "; ".join([self.stop_reason, *problems])
 
     def _working(self, *, flatten: bool) -> list[Any]:
         orders = [order for order in self.trader.orders.values() if not order.is_terminal]
