@@ -1,10 +1,13 @@
 """The documents say what the code does, where a machine can tell."""
 
+import re
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from backtests.metrics import Metrics
 from backtests.runner import days_of, run
 from orders.lifecycle import TRANSITIONS
 from trading.exchange import Exchange
@@ -22,6 +25,12 @@ def test_the_picture_of_an_orders_life_is_the_table_in_the_code() -> None:
     rows = text.split("<!-- transitions -->")[1].split("<!-- end of transitions -->")[0].strip().splitlines()[2:]
     told = {row.split("|")[1].strip(): {state.strip() for state in row.split("|")[2].split(",")} for row in rows}
     assert told == {str(state): {str(each) for each in after} for state, after in TRANSITIONS.items() if after}
+
+
+def test_every_figure_of_a_backtest_is_explained() -> None:
+    rows = [line for line in (DOCS / "backtesting.md").read_text().splitlines() if line.startswith("| `")]
+    explained = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {figure.name for figure in fields(Metrics)} <= explained
 
 
 def test_the_strategy_of_the_recipe_trades_as_the_recipe_says() -> None:
