@@ -6,7 +6,7 @@ asks for whatever is missing: a stop, a cancellation, an exit. Recovering from a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
@@ -282,6 +282,10 @@ class Trader:
         """Reasons by cause for which symbols take no entries; those of all symbols under an empty one."""
         every = {"": self.entry_blocks, **self._blocks}
         return {symbol: dict(reasons) for symbol, reasons in every.items() if reasons}
+
+    def blocks_of(self, symbol: str) -> Mapping[str, str]:
+        """The same of one symbol alone."""
+        return self._blocks.get(symbol, {})
 
     def block_of(self, symbol: str) -> str:
         """Why the symbol takes no entries, empty if it does."""

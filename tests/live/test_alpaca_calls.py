@@ -299,6 +299,19 @@ async def test_history_is_asked_for_three_times(peer: Peer, data_calls: DataCall
     assert len(peer.received) == 6
 
 
+async def test_history_of_the_whole_market_is_asked_for_in_requests_of_a_bearable_length(
+    peer: Peer, data_calls: DataCalls
+) -> None:
+    peer.on("GET", "/v2/stocks/bars", {"bars": {}, "next_page_token": None})
+    start = datetime(2026, 8, 12, 13, 30, tzinfo=UTC)
+    symbols = [
+        f"{chr(65 + number // 26 % 26)}{chr(65 + number % 26)}{chr(65 + number // 676)}" for number in range(1100)
+    ]
+    found = await data_calls.bars(symbols, start=start, end=start + timedelta(minutes=1))
+    assert sorted(found) == sorted(symbols)
+    assert [len(request.query["symbols"].split(",")) for request in peer.received] == [500, 500, 100]
+
+
 async def test_one_symbol_the_provider_refuses_does_not_cost_the_others_their_history(
     peer: Peer, data_calls: DataCalls
 ) -> None:

@@ -47,6 +47,7 @@ class Waits:
 
 
 DEFAULT_WAITS = Waits()
+MOST_SYMBOLS_A_REQUEST = 500  # their names are in the address, which servers limit to 8 kB
 
 
 class RateLimiter:
@@ -242,10 +243,19 @@ class DataCalls:
     async def bars(
         self, symbols: Sequence[str], *, start: datetime, end: datetime, split_adjusted: bool = False
     ) -> dict[str, list[Bar]]:
-        """Minute bars with `start <= timestamp < end` of all symbols in one request.
+        """Minute bars with `start <= timestamp < end`, of up to MOST_SYMBOLS_A_REQUEST symbols in one request.
 
-        When the request is refused each symbol is asked for alone, and those refused again are left out with an ERROR.
+        When a request is refused each symbol is asked for alone, and those refused again are left out with an ERROR.
         """
+        found: dict[str, list[Bar]] = {}
+        for first in range(0, len(symbols), MOST_SYMBOLS_A_REQUEST):
+            some = symbols[first : first + MOST_SYMBOLS_A_REQUEST]
+            found |= await self._bars(some, start=start, end=end, split_adjusted=split_adjusted)
+        return found
+
+    async def _bars(
+        self, symbols: Sequence[str], *, start: datetime, end: datetime, split_adjusted: bool
+    ) -> dict[str, list[Bar]]:
 
         async def ask(some: Sequence[str]) -> dict[str, list[Bar]]:
             return await self._repeat(
@@ -260,7 +270,7 @@ class DataCalls:
                 return {}
         found: dict[str, list[Bar]] = {}
         for symbol in symbols:
-            found |= await self.bars([symbol], start=start, end=end, split_adjusted=split_adjusted)
+            found |= await self._bars([symbol], start=start, end=end, split_adjusted=split_adjusted)
         return found
 
     async def history(self, symbol: str, *, start: datetime, end: datetime) -> list[Bar]:

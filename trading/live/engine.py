@@ -198,7 +198,7 @@ class Engine:
 
     async def block_symbol(self, symbol: str, reason: str, *, cause: str, is_alarm: bool = False) -> None:
         """The same for one symbol."""
-        if self.trader.blocks().get(symbol, {}).get(cause, "") != reason:
+        if self.trader.blocks_of(symbol).get(cause, "") != reason:
             await self.tell(
                 SymbolBlocked(now=self.clock(), symbol=symbol, reason=reason, cause=cause, is_alarm=is_alarm)
             )

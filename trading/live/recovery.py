@@ -364,7 +364,7 @@ class Recovery:
         if not engine.config["adopt_positions"]:
             return
         for stray in findings.strays:
-            if OTHER_ENGINE in engine.trader.blocks().get(stray.symbol, {}):
+            if OTHER_ENGINE in engine.trader.blocks_of(stray.symbol):
                 continue
             position, stop_price = engine.trader.portfolio.positions.get(stray.symbol), stray.stop_price
             has_stop = engine.trader.stop_of(stray.symbol) is not None

@@ -41,6 +41,7 @@ class Sessions:
         self._ahead: list[Session] = []
         self._windows: dict[tuple[datetime, datetime], list[RequestHistory]] = {}
         self._prepared: date | None = None
+        self._read_until: datetime | None = None  # until when the session's history was read as a whole
         self.current: Session | None = None
 
     @property
@@ -202,6 +203,9 @@ class Sessions:
 
     async def fill_gap(self, engine: "Engine") -> None:
         """After the bar stream was lost: what it missed comes from history and only updates state."""
+        now = engine.clock()
+        if self._read_until is not None and now.replace(second=0, microsecond=0) <= self._read_until:
+            return  # no minute has ended since history was read
         latest = [book.latest_bar_at for book in engine.trader.books.values() if book.latest_bar_at is not None]
         since = max(latest) - GAP_MARGIN if latest else None
         await self._deliver(engine, engine.trader.managed_symbols(), since=since)
@@ -225,6 +229,8 @@ class Sessions:
         if self.current is None or now <= self.current.open:
             return {}
         start = max(self.current.open, since or self.current.open)
+        if since is None:
+            self._read_until = now
         try:
             bars = await self._data_calls.bars(symbols, start=start, end=min(now, self.current.close))
         except BrokerError as error:

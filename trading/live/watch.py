@@ -196,7 +196,7 @@ class Watch:
         last = engine.trader.last_prices.get(bar.symbol)
         jumped = last is not None and abs(bar.open - last) * 100 > LARGEST_JUMP * last
         reason = f"it opened at {bar.open} after {last} (a split?)" if jumped else ""
-        if jumped or JUMP in engine.trader.blocks().get(bar.symbol, {}):
+        if jumped or JUMP in engine.trader.blocks_of(bar.symbol):
             engine.post(
                 SymbolBlocked(now=engine.clock(), symbol=bar.symbol, reason=reason, cause=JUMP, is_alarm=jumped)
             )
