@@ -1,8 +1,9 @@
 """Drives one Trader from one event that matters to the next: the same results as the plain loop, far fewer events.
 
 Candles and averages come in columns. Nothing can happen at a candle that the strategy's hints rule out, nor at a bar
-that reaches no order. A strategy that gives no hint is told of every candle. Trader, strategy, risk rules and exchange
-are those of the plain loop.
+that reaches no order. Signals of which the Trader says that they are refused until something happens are counted, where
+nobody reads of them one by one. A strategy that gives no hint is told of every candle. Trader, strategy, risk rules and
+exchange are those of the plain loop.
 """
 
 import heapq
@@ -68,6 +69,8 @@ class _Leaps(Desk):
         self._second = KINDS * self._width  # so many keys belong to one second
         # The session's answers of the Trader, by what they depend on, with the equity down to which they are good.
         self._standings: dict[object, tuple[tuple[str, int], Decimal]] = {}
+        self._latest_basis: object = None
+        self._latest_standing = "", 0
         self._tracks = {
             symbol: _Track(trader, symbol, history, place=place, width=self._width, standing=self._standing)
             for place, (symbol, history) in enumerate(histories.items())
@@ -106,12 +109,15 @@ class _Leaps(Desk):
                 self._marks.add(self._key, self.trader.equity())
                 daily_equity.append(self.note_equity(now))
             on_session(session)
-        return self.result(
+        result = self.result(
             sessions=sessions,
             daily_equity=daily_equity,
             bars=sum(len(track.bars) - track.first_bar for track in self._by_place),
             max_drawdown=self._largest_drawdown(),
         )
+        for tracks in (self._tracks, self._by_place, self._active):
+            tracks.clear()  # they know this run, which knows them: their columns would stay until somebody cleans up
+        return result
 
     def fill(self, execution: Execution, now: datetime) -> None:
         """Keeps account of cash and shares besides."""
@@ -244,6 +250,7 @@ class _Leaps(Desk):
     def _refresh_active(self) -> None:
         """After something that may have changed any symbol."""
         self._standings.clear()
+        self._latest_basis = None
         for track in self._by_place:
             if track.relies_on is not None or track in self._active:
                 self._refresh(track)
@@ -253,26 +260,37 @@ class _Leaps(Desk):
     def _refresh(self, track: "_Track") -> None:
         """After something has changed: what comes next there, and the Trader's next timer."""
         (self._active.add if track.refresh(self.trader, self.exchange) else self._active.discard)(track)
-        for other in self._by_place if self._width > 1 else ():
-            if other.relies_on is not None and other is not track and other.relies_on != self._standing():
-                other.catch_up(self._key)
-                other.look()
-                self._enqueue(other)
+        if self._width > 1:
+            self._look_again(but=track)
         self._look_for_timer()
+
+    def _look_again(self, *, but: "_Track") -> None:
+        """Where signals are counted because they are refused anyway, the refusal may be another one from now on."""
+        relying = [track for track in self._by_place if track.relies_on is not None and track is not but]
+        if relying:
+            standing = self._standing()
+            for track in relying:
+                if track.relies_on != standing:
+                    track.catch_up(self._key)
+                    track.look()
+                    self._enqueue(track)
 
     def _standing(self) -> tuple[str, int]:
         """The code with which all signals are refused that come now, and the key before which they are."""
-        trader = self.trader
-        basis = len(trader.portfolio.positions), trader.working_entries(), len(trader.tripped)
-        known = self._standings.get(basis)
-        if known is not None:
-            equity = trader.equity_at_stops()
-            if equity is not None and equity >= known[1]:
-                return known[0]
-        code, until, floor = trader.standing_refusal()
-        standing = code, NEVER if until is LATEST else to_seconds(until) * self._second
-        if code:
-            self._standings[basis] = standing, floor
+        trader, portfolio = self.trader, self.trader.portfolio
+        counts = len(portfolio.positions), trader.working_entries(), len(trader.tripped)
+        if (counts, portfolio.cash) == self._latest_basis:
+            return self._latest_standing  # stops that were moved since then only leave more
+        known = self._standings.get(counts)
+        if known is not None and (equity := trader.equity_at_stops()) is not None and equity >= known[1]:
+            standing = known[0]
+        else:
+            code, until, floor = trader.standing_refusal()
+            standing = code, NEVER if until is LATEST else to_seconds(until) * self._second
+            if not code:
+                return standing
+            self._standings[counts] = standing, floor
+        self._latest_basis, self._latest_standing = (counts, portfolio.cash), standing
         return standing
 
     def _look_for_timer(self) -> None:

@@ -1,30 +1,32 @@
 """Leaping from one event that matters to the next comes to what the plain loop comes to: answer for answer."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import trading.strategies  # noqa: F401  registers them
 from backtests.desk import Result
 from backtests.history import history_of, sessions_with_bars
 from backtests.leaps import leap
 from backtests.runner import days_of, run
+from orders.lifecycle import Side
 from risk.rules import RiskSettings
-from trading.columns import BarColumns
+from trading.columns import BarColumns, CandleColumns
 from trading.exchange import Exchange, PathRule
 from trading.live import calendar
 from trading.market import MINUTE, Session
 from trading.messages import CandleClosed, Command, Event, Noted, Record, RequestHistory
 from trading.settings import TraderSettings
-from trading.strategy import strategy_class
+from trading.strategies import Velez
+from trading.strategy import Foresight, Strategy, strategy_class
 from trading.trader import Trader
 from trading.warmup import WarmUp, history_needs, warm_up
 
@@ -35,6 +37,29 @@ WEEKS = (
     calendar.sessions(date(2024, 3, 7), date(2024, 3, 12)),  # the clocks go forward
     calendar.sessions(date(2024, 10, 31), date(2024, 11, 5)),  # and back
 )
+
+
+class Shortsighted(Velez):
+    """Velez with a hint that may be too generous, and without any foresight while it holds a position."""
+
+    name: ClassVar[str] = "shortsighted"
+    candidates_are_signals: ClassVar[bool] = False
+
+    def foresee(self, candles: CandleColumns, *, first: int, end: int, side: Side) -> Foresight:
+        return Strategy.foresee(self, candles, first=first, end=end, side=side)
+
+    def skip(self, foresight: Foresight) -> None:
+        raise AssertionError("it wants to be told of every candle")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered() -> Iterator[None]:
+    Strategy.registry[Shortsighted.name] = Shortsighted
+    yield
+    del Strategy.registry[Shortsighted.name]
+
+
+del Strategy.registry[Shortsighted.name]  # it is registered for these tests alone
 
 
 class ListenedTrader(Trader):
@@ -185,15 +210,16 @@ def cases(draw: st.DrawFn) -> Case:
         ),
         sessions=sessions,
         traded=draw(st.integers(0, len(sessions) - 1)),
-        strategy=draw(st.sampled_from(["velez", "velez", "velez", "opening_range"])),
+        strategy=draw(st.sampled_from(["velez", "velez", "velez", "shortsighted", "opening_range"])),
         parameters={
+            "enabled": draw(st.sampled_from([True] * 9 + [False])),
             "sma_fast": draw(st.integers(1, 3)),
             "sma_slow": draw(st.sampled_from([4, 8, 15])),
             "candle_interval_minutes": draw(st.sampled_from([1, 2, 5, 10])),
             "allow_short": draw(st.booleans()),
             "buy_stop_expiry_candles": draw(st.integers(1, 5)),
             "max_run_candles": draw(st.integers(1, 3)),
-            "tightness_threshold_pct": Decimal(draw(st.sampled_from(["0.5", "2", "5"]))),
+            "tightness_threshold_pct": Decimal(draw(st.sampled_from(["0.5", "2", "5", "1.333333333333333333"]))),
             "strong_candle_body_pct": Decimal(draw(st.sampled_from(["30", "50", "66.7"]))),
             "doji_threshold_pct": Decimal(draw(st.sampled_from(["0", "10", "35"]))),
         },

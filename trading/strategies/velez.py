@@ -277,7 +277,7 @@ def _marks_of(candles: CandleColumns, doji: Decimal, strong: Decimal) -> tuple[M
 def _reaches(size: Integers, percent: Decimal, whole: Integers) -> Flags:
     """Whether a size, whatever its sign, is at least so many percent of a whole; exact."""
     share, unit = percent.as_integer_ratio()
-    largest = max(int(np.abs(size).max(initial=0)) * 100 * unit, int(whole.max(initial=0)) * share)
+    largest = max(int(np.abs(size).max(initial=1)) * 100 * unit, int(whole.max(initial=1)) * share)
     kind: Any = np.int64 if largest < LARGEST_SUM else np.object_
     reaches: Flags = (np.abs(size).astype(kind) * (100 * unit) >= whole.astype(kind) * share).astype(bool)
     return reaches
