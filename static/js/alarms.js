@@ -32,6 +32,9 @@ export function alarmsOf({ connection, positions, strategies, lostUntil, heardAt
   if (naked.length) {
     add("naked", "down", `No working stop: ${naked.join(", ")}.`, "The engine places one as soon as the broker takes it; look at the position now.");
   }
+  if (connection.ledger_problem) {
+    add("ledger", "down", "The ledger cannot be written.", `No entries and no trailing until it can (${connection.ledger_problem}). Stops and exits still go out.`);
+  }
   if (connection.halted) {
     const reason = `${connection.halted.charAt(0).toUpperCase()}${connection.halted.slice(1)}.`;
     add("halted", "down", "Trading is halted.", `${reason} No new entries until somebody resumes; positions keep their stops.`);
