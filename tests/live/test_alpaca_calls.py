@@ -303,11 +303,9 @@ async def test_history_of_the_whole_market_is_asked_for_in_requests_of_a_bearabl
     peer: Peer, data_calls: DataCalls
 ) -> None:
     peer.on("GET", "/v2/stocks/bars", {"bars": {}, "next_page_token": None})
-    start = datetime(2026, 8, 12, 13, 30, tzinfo=UTC)
-    symbols = [
-        f"{chr(65 + number // 26 % 26)}{chr(65 + number % 26)}{chr(65 + number // 676)}" for number in range(1100)
-    ]
-    found = await data_calls.bars(symbols, start=start, end=start + timedelta(minutes=1))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    symbols = [f"{first}{second}{third}" for first in "AB" for second in letters for third in letters][:1100]
+    found = await data_calls.bars(symbols, start=START, end=END)
     assert sorted(found) == sorted(symbols)
     assert [len(request.query["symbols"].split(",")) for request in peer.received] == [500, 500, 100]
 
