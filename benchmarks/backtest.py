@@ -13,9 +13,9 @@ process of its own, on a data folder of its own, as a user starts it:
 
 Peers are those that `make bench-peers` has installed, each in an environment of its own. They get the same bars, and
 the same signals, entry prices and stops ready-made (`prepared.py`); their process ends without saving or printing
-more. `run_seconds` of theirs is the best of several runs in one process, so warm. Their figures stand beside ours of
-the same entries: the pause after losses in a row, which they lack, is at its bound of ten. Ratios are ours divided by
-theirs: below 1 we are faster.
+more. Their runs are compared with ours, each the best of several in one process (`ours.py`), so warm. The entries are
+the same: the pause after losses in a row, which they lack, is at its bound of ten. Ratios are ours divided by theirs,
+below 1 we are faster: on a machine that has other work, believe those of the processor's time (`cpu`).
 """
 
 import argparse
@@ -99,6 +99,8 @@ def one_symbol_year(folder: Path, runs: int) -> dict[str, Any]:
     command = ("backtest", *BASIC, "--symbols", SYMBOLS[0])
     whole = best(runs, lambda: manage(folder, *command))
     bare = best(runs, lambda: manage(folder, *command, *AS_PEERS))
+    script = [sys.executable, str(ROOT / "benchmarks" / "ours.py"), str(folder / "bars"), SYMBOLS[0], *DATES]
+    warm = measure([*script, str(WARM_RUNS)], folder).printed
     run_seconds, bars = bare.printed["seconds"]["run"], bare.printed["bars"]
     return {
         "bars": bars,
@@ -111,6 +113,7 @@ def one_symbol_year(folder: Path, runs: int) -> dict[str, Any]:
             "bars_per_second": round(bars / run_seconds),
             **spent(bare),
         },
+        "warm": warm_run(warm, bars),
     }
 
 
@@ -145,10 +148,10 @@ def sweep(folder: Path, runs: int) -> dict[str, Any]:
 
 def peers(folder: Path, runs: int, ours: dict[str, Any]) -> dict[str, Any]:
     """What each installed peer takes for the same, and ours as a ratio."""
-    return {name: peer(folder, runs, each, ours["bare"], bars=ours["bars"]) for name, each in PEERS.items()}
+    return {name: peer(folder, runs, each, ours) for name, each in PEERS.items()}
 
 
-def peer(folder: Path, runs: int, name: str, ours: dict[str, Any], *, bars: int) -> dict[str, Any] | str:
+def peer(folder: Path, runs: int, name: str, ours: dict[str, Any]) -> dict[str, Any] | str:
     """One peer: its process with one run, and its best run of several in one process."""
     python = ROOT / ".bench" / name / "bin" / "python"
     if not (python.parent.parent / "installed").exists():
@@ -161,18 +164,28 @@ def peer(folder: Path, runs: int, name: str, ours: dict[str, Any], *, bars: int)
 
     started(1)  # whatever it compiles and caches is there from now on
     whole, warm = best(runs, lambda: started(1)), started(WARM_RUNS).printed
-    run_seconds = min(warm["seconds"])
+    theirs = warm_run(warm, ours["bars"])
     return {
-        "trades": warm["trades"],
-        "final_equity": warm["final_equity"],
-        "run_seconds": round(run_seconds, 3),
-        "bars_per_second": round(bars / run_seconds),
+        **theirs,
         **spent(whole),
         "ours_to_theirs": {
-            "run": ratio(ours["run_seconds"], run_seconds),
-            "process": ratio(ours["seconds"], whole.seconds),
-            "process_cpu": ratio(ours["cpu_seconds"], whole.cpu_seconds),
+            "run": ratio(ours["warm"]["run_seconds"], theirs["run_seconds"]),
+            "run_cpu": ratio(ours["warm"]["run_cpu_seconds"], theirs["run_cpu_seconds"]),
+            "process": ratio(ours["bare"]["seconds"], whole.seconds),
+            "process_cpu": ratio(ours["bare"]["cpu_seconds"], whole.cpu_seconds),
         },
+    }
+
+
+def warm_run(printed: dict[str, Any], bars: int) -> dict[str, Any]:
+    """The best of several runs in one process."""
+    seconds = min(printed["seconds"])
+    return {
+        "trades": printed["trades"],
+        "final_equity": printed["final_equity"],
+        "run_seconds": round(seconds, 4),
+        "run_cpu_seconds": round(min(printed["cpu_seconds"]), 4),
+        "bars_per_second": round(bars / seconds),
     }
 
 
