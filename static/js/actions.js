@@ -23,7 +23,7 @@ export function showActions({ positions, connection, isStale }) {
     parts.close.disabled = waits;
     parts.move.disabled = waits || Boolean(position?.stop_moving_to);
     parts.close.setAttribute("aria-label", `Close the position in ${row.dataset.key}`);
-    parts.move.setAttribute("aria-label", `Move the stop of ${row.dataset.key}`);
+    parts.move.setAttribute("aria-label", `Move stop of ${row.dataset.key}`);
   }
 }
 

@@ -12,7 +12,8 @@ from tests.browser.conftest import Server, browsing, login_at, server
 from tests.browser.test_pages_without_engine import write_history
 
 PAGES = (
-    "/", "/orders/", "/trades/", "/backtests/", "/backtests/new/", "/sweeps/", "/nowhere/", "/api/docs",
+    "/", "/orders/", "/trades/", "/start/", "/replay/", "/admin/trading/notificationchannel/",
+    "/backtests/", "/backtests/new/", "/sweeps/", "/nowhere/", "/api/docs",
     "/admin/", "/admin/risk/settingsoverride/", "/admin/orders/orderstate/", "/admin/orders/orderstate/1/change/",
     "/admin/orders/tradenote/add/", "/admin/auth/user/", "/admin/auth/user/add/", "/admin/auth/user/1/change/",
     "/admin/auth/group/add/", "/admin/axes/accessattempt/", "/admin/django_q/schedule/add/", "/admin/django_q/success/",

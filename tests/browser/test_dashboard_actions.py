@@ -76,11 +76,11 @@ def test_a_stop_moves_towards_the_price_and_no_other_way(page: Page) -> None:
     dialog = page.get_by_role("dialog")
 
     def ask_for(price: str) -> None:
-        row.get_by_role("button", name="Move the stop of AAPL").click()
+        row.get_by_role("button", name="Move stop of AAPL").click()
         dialog.get_by_label("New stop, dollars").fill(price)
         dialog.get_by_role("button", name="Move stop").click()
 
-    row.get_by_role("button", name="Move the stop of AAPL").click()
+    row.get_by_role("button", name="Move stop of AAPL").click()
     expect(dialog).to_contain_text("It is at 99.90, the last price is 101.00")
     dialog.get_by_role("button", name="Leave it").click()
     ask_for("99.50")

@@ -1,0 +1,89 @@
+"""`make screenshots`: every page, full and empty, on a desk and on a phone, as small PNG files in docs/screenshots."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.every_page import PAGES, chromium_path, environment_is_plain, installation, let_it_trade
+from tests.browser.palette import pixels_of, with_palette
+from tests.browser.servers import DESKTOP, PHONE, ROOT, Server, sign_in
+
+ON_A_PHONE = ("dashboard", "orders", "trades")
+SETTLES_MS = 1500
+TALLEST = 2200
+
+
+def main() -> None:
+    """Makes the files anew and says how large they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "screenshots")
+    folder = parser.parse_args().to
+    environment_is_plain()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
+        for kind in ("full", "empty"):
+            with tempfile.TemporaryDirectory() as data, installation(Path(data), full=kind == "full") as program:
+                take_all(browser, program, folder, kind)
+        browser.close()
+    files = sorted(folder.glob("*.png"))
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    sys.stdout.write(f"{len(files)} screenshots, {megabytes:.2f} MB, in {folder}\n")
+
+
+def take_all(browser: Browser, program: Server, folder: Path, kind: str) -> None:
+    """Every page of one installation."""
+    context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
+    page = context.new_page()
+    if kind == "empty":
+        page.goto(program.url)
+        take(page, folder / "login.png")
+    sign_in(page, program.url)
+    page.wait_for_selector("#market-clock")
+    if kind == "full":
+        let_it_trade(program, page)
+    pages = PAGES | (stories(page, program) if kind == "full" else {})
+    for name, path in pages.items():
+        page.goto(f"{program.url}{path}")
+        if name == "replay" and kind == "full":
+            page.get_by_label("Minute of the session").fill("4")
+        take(page, folder / f"{name}-{kind}.png")
+    if kind == "full":
+        page.goto(program.url)
+        page.get_by_role("button", name="Switch between dark and light").click()
+        take(page, folder / "dashboard-full-light.png")
+        page.get_by_role("button", name="Switch between dark and light").click()
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    for name in ON_A_PHONE:
+        page.goto(f"{program.url}{PAGES[name]}")
+        take(page, folder / f"{name}-{kind}-phone.png")
+    context.close()
+
+
+def stories(page: Page, program: Server) -> dict[str, str]:
+    """The pages of one order and of one trade."""
+    found = {}
+    for name, path in (("order", "/orders/?role=stop_loss&symbol=TSLA"), ("trade", "/trades/")):
+        page.goto(f"{program.url}{path}")
+        found[name] = page.locator("#results tbody tr a").first.get_attribute("href") or "/"
+    return found
+
+
+def take(page: Page, file: Path) -> None:
+    """One picture of the whole page, with few colours."""
+    page.wait_for_timeout(SETTLES_MS)
+    width = page.viewport_size["width"] if page.viewport_size else DESKTOP[0]
+    height = min(int(page.evaluate("document.documentElement.scrollHeight")), TALLEST)
+    raw = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+    painter = page.context.new_page()
+    file.write_bytes(with_palette(pixels_of(painter, raw)))
+    painter.close()
+
+
+if __name__ == "__main__":
+    main()
