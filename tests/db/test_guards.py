@@ -144,7 +144,7 @@ def test_every_trigger_that_is_gone_from_postgresql_is_missed(postgres_ledger: s
     missing_one_by_one(POSTGRES_TRIGGERS)
 
 
-def test_a_trigger_that_does_nothing_is_missed(ledger: str) -> None:
+def test_a_trigger_that_does_nothing_is_missed(sqlite_ledger: str) -> None:
     drop("no_update_trade")
     run("CREATE TRIGGER no_update_trade BEFORE UPDATE ON trade BEGIN SELECT 1; END")
     assert guards.missing_triggers(connection) == ["no_update_trade"]
@@ -181,7 +181,7 @@ def test_migrate_is_the_cure_and_the_system_check_says_so(each_ledger: str, caps
     assert "orders.W001" not in capsys.readouterr().err
 
 
-def test_rebuilding_a_table_loses_its_triggers_and_migrate_brings_them_back(ledger: str) -> None:
+def test_rebuilding_a_table_loses_its_triggers_and_migrate_brings_them_back(sqlite_ledger: str) -> None:
     record_trade(trade())
     old = Trade._meta.get_field("commission")
     new = DecimalField(null=True)

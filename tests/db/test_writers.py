@@ -31,7 +31,7 @@ def in_threads(work: Callable[[int], Answer]) -> list[Answer]:
         return list(pool.map(alone, range(WRITERS)))
 
 
-def test_every_connection_to_sqlite_is_opened_for_a_ledger(ledger: str) -> None:
+def test_every_connection_to_sqlite_is_opened_for_a_ledger(sqlite_ledger: str) -> None:
     def pragmas(number: int) -> dict[str, object]:
         found = {}
         with connection.cursor() as cursor:
@@ -75,8 +75,8 @@ def test_writers_of_different_orders_wait_for_each_other(each_ledger: str) -> No
     assert models.OrderEvent.objects.count() == WRITERS * 30
 
 
-def test_what_was_committed_is_on_disk_for_another_program(ledger: str) -> None:
+def test_what_was_committed_is_on_disk_for_another_program(sqlite_ledger: str) -> None:
     record_new(order())
-    with sqlite3.connect(ledger.removeprefix("sqlite:///")) as other:
+    with sqlite3.connect(sqlite_ledger.removeprefix("sqlite:///")) as other:
         rows = other.execute("SELECT local_id, state, qty_requested, recorded_real_at FROM order_state").fetchall()
     assert rows == [(uuid_of("entry"), "pending_submit", "10", REAL.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))]

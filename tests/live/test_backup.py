@@ -38,7 +38,7 @@ def backup(*arguments: str) -> str:
     return said.getvalue()
 
 
-def test_a_copy_of_one_moment_while_orders_are_written(ledger: str, tmp_path: Path) -> None:
+def test_a_copy_of_one_moment_while_orders_are_written(sqlite_ledger: str, tmp_path: Path) -> None:
     done = threading.Event()
     written: list[str] = []
 
@@ -72,7 +72,7 @@ def test_a_copy_of_one_moment_while_orders_are_written(ledger: str, tmp_path: Pa
     assert 20 <= sizes[0] <= len(written)
 
 
-def test_without_a_name_it_goes_to_the_data_folder(ledger: str, tmp_path: Path, settings: Any) -> None:
+def test_without_a_name_it_goes_to_the_data_folder(sqlite_ledger: str, tmp_path: Path, settings: Any) -> None:
     settings.DATA_DIR = tmp_path / "data"
     line = backup()
     (made,) = (tmp_path / "data" / "backups").iterdir()
@@ -91,7 +91,7 @@ def test_without_a_name_it_goes_to_the_data_folder(ledger: str, tmp_path: Path, 
         ),
     ],
 )
-def test_a_ledger_that_contradicts_itself_is_not_passed_on(ledger: str, tmp_path: Path, change: str) -> None:
+def test_a_ledger_that_contradicts_itself_is_not_passed_on(sqlite_ledger: str, tmp_path: Path, change: str) -> None:
     record_working(order())
     with connection.cursor() as cursor:
         cursor.execute(change)
@@ -100,7 +100,7 @@ def test_a_ledger_that_contradicts_itself_is_not_passed_on(ledger: str, tmp_path
     assert not list(tmp_path.glob("*copy*"))
 
 
-def test_what_is_no_backup_is_not_overwritten(ledger: str, tmp_path: Path) -> None:
+def test_what_is_no_backup_is_not_overwritten(sqlite_ledger: str, tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("Dear Sir")
     with pytest.raises(UserError, match="exists and is no backup"):
         backup(str(tmp_path / "letter"))

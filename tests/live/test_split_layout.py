@@ -175,13 +175,13 @@ def web_alone(database_url: str, folder: Path, **variables: str) -> "subprocess.
     ],
 )
 def test_the_web_alone_refuses_a_database_that_does_not_protect_its_history(
-    ledger: str, tmp_path: Path, damage: str, words: str
+    sqlite_ledger: str, tmp_path: Path, damage: str, words: str
 ) -> None:
     import sqlite3
 
     with sqlite3.connect(tmp_path / "trading.db") as database:
         database.execute(damage)
-    ended = web_alone(ledger, tmp_path / "data")
+    ended = web_alone(sqlite_ledger, tmp_path / "data")
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("The pages are not served: ")
