@@ -29,6 +29,7 @@ from risk.config import Config
 from trading import store
 from trading.broker import BrokerError, NotFound, OrderRefused, OrderRequest
 from trading.holdings import UNKNOWN, Holdings, not_flat, proof
+from trading.live import calendar
 from trading.live.calls import BrokerCalls
 from trading.live.ledger import Ledger
 from trading.live.lock import AnotherEngine, EngineLock, LockFailed
@@ -65,7 +66,7 @@ async def close_everything(engine: "Engine", *, reason: str) -> tuple[Holdings, 
             if not order.is_terminal and order.state is not OrderState.PENDING_SUBMIT:
                 await engine.desk.look_up(order)
         after = await look(engine)
-        if after.waits_for_the_open and not await _is_open(engine):
+        if after.waits_for_the_open and not _is_open(engine):
             break
         is_quiet = all(order.is_terminal for order in engine.trader.orders.values())
         if not after.is_flat and is_quiet and monotonic() > compared + COMPARE_SECONDS:
@@ -105,12 +106,11 @@ async def _compare(engine: "Engine") -> None:
         log.warning("flatten.cannot_compare", reason=str(error))
 
 
-async def _is_open(engine: "Engine") -> bool:
-    """Whether the market trades now; True when it cannot be told."""
-    try:
-        return await engine.sessions.look_ahead(engine.clock()) is not None
-    except BrokerError:
-        return True
+def _is_open(engine: "Engine") -> bool:
+    """Whether the market trades now, by our calendar."""
+    now = engine.clock()
+    session = calendar.session_on(now.astimezone(store.NEW_YORK).date())
+    return session is not None and session.contains(now)
 
 
 # --- from outside -----------------------------------------------------------------------------------------------------
