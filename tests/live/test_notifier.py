@@ -5,13 +5,18 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
+from pytest_django import DjangoDbBlocker
 
+from tests import databases
+from tests.browser import steady_market
+from tests.browser.servers import Server
 from tests.web.conftest import signed_in
 from trading import notification_store as store
 from trading.live.notifier import NOT_SENT, Notifier, send
@@ -53,7 +58,7 @@ class Receiver:
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.told) >= count, timeout=20)
+            assert self.arrived.wait_for(lambda: len(self.told) >= count, timeout=60)
             return list(self.told)
 
     def close(self) -> None:
@@ -138,6 +143,28 @@ def test_a_receiver_that_hangs_holds_up_nobody_and_what_does_not_fit_is_dropped_
 def test_nobody_there_and_no_such_service_are_told_as_such(ledger: str) -> None:
     assert send(channel("json://127.0.0.1:9/", "fill"), FILL) == NOT_SENT
     assert send(channel("nonsense://x", "fill", name="b"), FILL) == "the address is not one that Apprise understands"
+
+
+def test_an_engine_tells_of_its_fills_and_sums_up_the_day(
+    receiver: Receiver, migrated_sqlite: Path, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    url = databases.copied_sqlite(migrated_sqlite, tmp_path / "trading.db")
+    with django_db_blocker.unblock(), databases.default_database(url):
+        channel(receiver.url, "fill", "summary")
+    bars = steady_market.write_bars(tmp_path / "bars-to-replay", ("AAPL",))
+    program = Server(tmp_path)
+    process = program.start(
+        "manage.py", "runengine", "--provider", "simulator", "--no-worker", "--symbols", "AAPL", "--data", str(bars),
+        "--start-date", "2024-03-06", "--end-date", steady_market.DAY, "--speed", "3000", "--stay",
+    )  # fmt: skip
+    try:
+        summed_up, filled = sorted(receiver.wait_for(2)[:2], key=lambda told: str(told["title"]))
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert summed_up["title"] == "algo-trader: 2024-03-06"
+    assert summed_up["message"].splitlines() == ["Result +$0.00 (+0.00%), equity $25,000.00.", "No trades."]
+    assert (filled["title"], filled["message"]) == ("algo-trader: order filled", "Bought 12 AAPL at $100.51")
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

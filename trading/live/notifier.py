@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
 from orders import store as order_store
+from risk import store as risk_store
 from trading import notification_store as store
 from trading.messages import ActivityRecorded
 from trading.notices import Notice, notice_of, summary
@@ -131,9 +132,9 @@ async def _summary(engine: "Engine", session: "Session") -> Notice:
     trades = await engine.ledger.run(
         order_store.trades_of_session, trader.account_id, since=session.open, until=session.close + AFTER_CLOSE
     )
-    is_current = trader.session is session
-    equity = trader.equity()
-    start = trader.start_equity if is_current else equity - sum(trade.pnl for trade in trades)
-    return summary(
-        session.date, trades, start_equity=start, equity=equity, positions=list(trader.portfolio.positions.values())
-    )
+    held = [position for position in trader.portfolio.positions.values() if position.entry_at < session.close]
+    start_equity, equity = trader.start_equity, trader.equity()
+    if trader.session is not session:  # the next one has begun: with what this one left behind
+        row = await engine.ledger.run(risk_store.load_session, trader.account_id, session.date)
+        start_equity, equity = row.start_equity if row else trader.start_equity, trader.start_equity
+    return summary(session.date, trades, start_equity=start_equity, equity=equity, positions=held)
