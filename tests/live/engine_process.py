@@ -33,6 +33,7 @@ class EngineProcess:
     ) -> None:
         self.folder = folder
         self.url = url
+        self._token = ""
         self.variables = environment(urls, folder, url, keys=keys, **settings)
         self.log_file = folder / f"engine-{len(list(folder.glob('engine-*.log')))}.log"
         with self.log_file.open("w") as log:
@@ -70,9 +71,12 @@ class EngineProcess:
         return await asyncio.to_thread(self.process.wait, PATIENCE_SECONDS)
 
     async def api(self, method: str, path: str) -> Any:
-        """What its HTTP API answers."""
+        """What its HTTP API answers to somebody who may trade."""
+        if not self._token:
+            made = await asyncio.to_thread(self.manage, "apitoken", "--role", "trader")
+            self._token = made.stdout.strip()
         url = f"http://127.0.0.1:{self.variables['ALGO_WEB__PORT']}/api/{path}"
-        headers = {"Authorization": f"Bearer {self.variables['ALGO_WEB__API_TOKEN']}"}
+        headers = {"Authorization": f"Bearer {self._token}"}
         answer = await asyncio.to_thread(requests.request, method, url, headers=headers, timeout=10)
         answer.raise_for_status()
         return answer.json()

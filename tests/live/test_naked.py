@@ -17,7 +17,6 @@ from trading import store
 from trading.messages import ActivityType, Level
 
 ACCOUNT = "alpaca:TEST"
-TOKEN = "the-token-of-this-test-and-of-no-other"
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ def test_a_position_whose_stop_cannot_be_placed_raises_the_alarm_and_is_kept_for
             market = conductor.market
             account = Account(market.urls["trading_url"])
             await account.buy(10)
-            engine = EngineProcess(market.urls, tmp_path, url, "--seed", "1", web__api_token=TOKEN)
+            engine = EngineProcess(market.urls, tmp_path, url, "--seed", "1")
             try:
                 stop = await account.one_stop(engine, 10)
                 await engine.says("gone=0", times=2)
