@@ -22,7 +22,14 @@ from tests.live.split_layout import (
 
 DAYS = f"--start-date {PLAYED_DAY} --end-date {PLAYED_DAY}"
 FAST = "--set velez.sma_slow=100 --set velez.candle_interval_minutes=1"
-STARTED = {"make run", "make test", "manage.py runmarket", "manage.py enginestatus", "manage.py stopengine"}
+STARTED = {
+    "make run",
+    "make test",
+    "manage.py runmarket",
+    "manage.py enginestatus",
+    "manage.py flatten",
+    "manage.py stopengine",
+}
 # What stands in the README -> what is executed, in this order, on one data folder; {bars} is a folder of two sessions.
 EXECUTED = {
     "manage.py showconfig": "showconfig",
@@ -44,6 +51,9 @@ EXECUTED = {
     ),
     "manage.py parity RUN": "parity 1",
     "manage.py parity DAY": f"parity {PLAYED_DAY}",
+    "manage.py halt": "halt",
+    "manage.py resume": "resume",
+    "manage.py backup": "backup",
 }
 # The market alone plays the second session, so the first is its history.
 RUNMARKET = f"runmarket --port 0 --data {{bars}} {DAYS}"
@@ -121,6 +131,8 @@ def test_make_run_starts_what_the_readme_promises_and_stopengine_ends_it(environ
         until(lambda: running.said("Dashboard: http://127.0.0.1:"), "no dashboard")
         assert running.said("Login of the dashboard, shown only now: user admin, password ")
         until(lambda: "connected" in manage("enginestatus", environment).stdout, "the engine is not connected")
+        flattened = manage("flatten --yes", environment)
+        assert flattened.returncode == 0, flattened.stdout + flattened.stderr
         stopped = manage("stopengine", environment)
         assert (stopped.returncode, stopped.stdout.splitlines()[0]) == (0, "Engine stopped."), stopped.stderr
         assert running.process.wait(PATIENCE_SECONDS) == 0
