@@ -377,6 +377,12 @@ class Engine:
         self._in_flight.add(task)
         task.add_done_callback(self._landed)
 
+    async def abandon(self) -> None:
+        """Ends what is still in flight when its time is up: its outcome is for the next start to find out."""
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self.look_at_failure(task)

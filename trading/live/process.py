@@ -325,6 +325,7 @@ class EngineProcess:
         await engine.recorder.flush()
         await asyncio.to_thread(notifier.stop)
         await engine.desk.close()
+        await engine.abandon()
         await supervisor.stop()
         return await self._end_run(engine)
 

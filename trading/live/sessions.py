@@ -40,6 +40,7 @@ class Sessions:
         self._calls = calls
         self._ahead: list[Session] = []
         self._windows: dict[tuple[datetime, datetime], list[RequestHistory]] = {}
+        self._known: dict[date, Session] = {}
         self._prepared: date | None = None
         self._read_until: datetime | None = None  # until when the session's history was read as a whole
         self.current: Session | None = None
@@ -70,26 +71,44 @@ class Sessions:
 
         What cannot be read is asked for again by whoever needs it; the calendar read before holds meanwhile.
         """
-        try:
-            await self.look_ahead(now)
-        except BrokerError as error:
-            log.warning("calendar.unavailable", reason=str(error))
+        await self.look_ahead(now)
         if self._ahead:
             self._prepared = self._ahead[0].date
         await engine.watch.check_clock()
         engine.recovery.ask(whole_day=True)
 
     async def look_ahead(self, now: datetime) -> Session | None:
-        """Reads the broker's calendar for the next two weeks; the session that `now` lies in, if any."""
+        """Reads the broker's calendar for the next two weeks; the session that `now` lies in, if any.
+
+        While it cannot be read, ours holds alone: it is read again before each session.
+        """
         first, last = now.date() - timedelta(days=1), now.date() + DAYS_AHEAD.days * timedelta(days=1)
-        hours = await self._calls.calendar(start=first, end=last)
         ours = calendar.sessions(first, last)
-        sessions = [session for session in stricter(ours, hours) if session.close > now]
+        try:
+            both = stricter(ours, await self._calls.calendar(start=first, end=last))
+        except NotAuthorized:
+            raise
+        except BrokerError as error:
+            log.warning("calendar.unavailable", reason=str(error))
+            both = self._read_before(ours)
+        self._known = {session.date: session for session in both}
+        sessions = [session for session in both if session.close > now]
         if differing := [each.date.isoformat() for each in sessions if each not in ours]:
             log.warning("calendar.differs", dates=differing)
         running = sessions[0] if sessions and sessions[0].open <= now else None
         self._ahead = [session for session in sessions if session.open > now]
         return running
+
+    def _read_before(self, ours: Sequence[Session]) -> list[Session]:
+        """The hours read earlier, for days of which they are known."""
+        if not self._known:
+            return list(ours)
+        first, last = min(self._known), max(self._known)
+        return [
+            self._known.get(session.date, session)
+            for session in ours
+            if session.date in self._known or not first <= session.date <= last
+        ]
 
     async def begin(self, engine: "Engine", session: Session | None = None) -> None:
         """Starts a session: the next one at its open, or the one the engine finds itself in.
@@ -110,7 +129,7 @@ class Sessions:
         if is_next:
             self._ahead.pop(0)
         if not self._ahead:
-            await self._look_further(session)
+            await self.look_ahead(session.close)
         engine.log_told(standing)
         await engine.tell(
             SessionStarted(
@@ -129,15 +148,6 @@ class Sessions:
         for foreign in tuple(engine.trader.foreign.values()):
             await engine.tell(replace(foreign, now=engine.clock()))  # part of what this day is to be repeated with
         await self.warm_up(engine, engine.trader.managed_symbols())
-
-    async def _look_further(self, session: Session) -> None:
-        try:
-            await self.look_ahead(session.close)
-        except BrokerError as error:
-            log.warning("calendar.unavailable", reason=str(error))
-            first = session.close.date()
-            ours = calendar.sessions(first, first + DAYS_AHEAD)
-            self._ahead = [each for each in ours if each.open >= session.close]  # until the broker's can be read
 
     async def _last_equity(self) -> Decimal | None:
         """The broker's equity at the last close, None (our own counts) if it cannot be read."""
