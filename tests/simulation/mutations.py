@@ -16,7 +16,7 @@ from trading.broker import BrokerUnavailable, OrderRefused, OrderRequest, OrderS
 from trading.live.calls import BrokerCalls
 from trading.live.lock import EngineLock
 from trading.live.process import Parts
-from trading.messages import OrderChanged, PositionAdopted, Record, Restored
+from trading.messages import OrderChanged, Reconciled, Record, Restored
 from trading.trader import Trader
 
 
@@ -64,24 +64,26 @@ class BooksEveryMessage(PacedEngine):
 
 
 class LeavesPositionsNaked(Trader):
-    """Places a stop for what it saw filled, and none for what it finds."""
+    """Places a stop for what it saw filled, and none for what it finds when it starts or compares."""
 
     _found: frozenset[str] = frozenset()
+    _is_starting = False
 
     def _on_restored(self, event: Restored) -> None:
+        self._is_starting = True
         super()._on_restored(event)
-        self._found = frozenset(self.portfolio.positions)
 
-    def _on_position_adopted(self, event: PositionAdopted) -> None:
-        super()._on_position_adopted(event)
-        self._found |= {event.symbol}
+    def _on_reconciled(self, event: Reconciled) -> None:
+        if self._is_starting:
+            self._found, self._is_starting = frozenset(self.portfolio.positions), False
+        super()._on_reconciled(event)
 
     def _on_order(self, event: OrderChanged) -> None:
         super()._on_order(event)
         self._found &= frozenset(self.portfolio.positions)
 
     def _place_stop(self, book: Book, position: Any) -> None:
-        if book.symbol not in self._found:
+        if not self._is_starting and book.symbol not in self._found:
             super()._place_stop(book, position)
 
 

@@ -43,7 +43,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 4), help="side by side")
     parser.add_argument("--all", action="store_true", help="go on after a violation, and count them")
     parser.add_argument(
-        "--mutations", action="store_true", help="take one safeguard out at a time: each must be missed"
+        "--mutations", nargs="?", const="all", metavar="NAME", help="take out one safeguard at a time, or this one"
     )
     return parser.parse_args(arguments)
 
@@ -171,7 +171,7 @@ def _mutations(options: argparse.Namespace, template: Path, folder: Path) -> int
 
     missed = []
     seeds = range(options.seed, options.seed + options.count)
-    for name in MUTATIONS:
+    for name in MUTATIONS if options.mutations == "all" else [options.mutations]:
         for outcome in _played(seeds, template, folder, processes=options.processes, mutation=name):
             seed = outcome.story.seed
             if outcome.violation is None or play_seed(seed, template, folder).violation is not None:
