@@ -30,7 +30,7 @@ from trading.live.engine import Engine
 from trading.live.operator import Operator
 from trading.live.place import Place
 from trading.live.process import EngineProcess, Options, Parts
-from trading.simulator.faults import Fault
+from trading.simulator.faults import Fault, Kind
 from trading.simulator.market import Market
 
 KEYS = ("simulation", "market")
@@ -75,7 +75,10 @@ def play(story: Story, *, template: Path, folder: Path | None = None, parts: Par
 def _config(story: Story) -> Config:
     keys = {"broker.provider": "alpaca", "broker.api_key": KEYS[0], "broker.secret_key": KEYS[1]}
     config: Config = django_settings.ALGO
-    return config.with_overrides({**SETTINGS, **keys, "watchlist": ",".join(story.symbols)})
+    # Where orders are filled in parts, entries live long enough for a second part.
+    is_thin = any(fault.kind is Kind.THIN for fault in story.schedule.faults)
+    chosen = {"watchlist": ",".join(story.symbols), "velez.buy_stop_expiry_candles": "3" if is_thin else "1"}
+    return config.with_overrides({**SETTINGS, **keys, **chosen})
 
 
 class PacedEngine(Engine):
@@ -238,8 +241,9 @@ class _World:
 
     async def _second_engine(self) -> None:
         """Somebody starts another engine on the same database: it must not get as far as trading."""
-        if self._process is None or self._process.engine is None or self._process.engine.stop_wanted.is_set():
-            return
+        first = self._process.engine if self._process is not None else None
+        if first is None or first.stop_wanted.is_set() or self._life is None or self._life.is_over:
+            return  # nobody is there to be in its way
         life, others = Life(), list[EngineProcess]()
 
         async def start() -> None:
