@@ -32,6 +32,7 @@ check: dev charts axe  ## all that must hold before a change goes in: lint, type
 	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
 	@.ci/step "docs" $(MAKE) --no-print-directory docs
 	@.ci/step "tests" .venv/bin/pytest $(ARGS)
+	@.ci/step "simulation" .venv/bin/python -m tests.simulation.simulate --count 100
 
 screenshots: dev charts  ## make docs/screenshots anew: every page, full and empty, in Chromium
 	@.venv/bin/python -m tests.browser.screenshots $(ARGS)
