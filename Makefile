@@ -8,8 +8,8 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-peers bench-pages screenshots \
-	requirements venv base dev charts axe
+.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-engine bench-peers bench-pages \
+	screenshots requirements venv base dev charts axe
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ crash-points: dev  ## kill the engine at every commit and broker call of all scr
 
 bench: base  ## measure how fast backtests are here, as JSON
 	@.venv/bin/python benchmarks/backtest.py $(ARGS)
+
+bench-engine: base  ## measure the engine under load, as JSON: the whole market each minute, and from a bar to its orders
+	@.venv/bin/python benchmarks/whole_market.py
+	@.venv/bin/python benchmarks/bar_to_order.py
 
 bench-peers: base  ## install what `make bench` compares with, each in an environment of its own (needs the network)
 	@for peer in $(PEERS); do \

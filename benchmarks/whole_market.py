@@ -1,6 +1,6 @@
 """The whole market delivered each minute over the data stream: how soon the engine has decided on the last bar.
 
-    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 3]
+    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 3] [--history 105]
 
 The built-in market, in a process of its own and at real speed, sends one bar of every symbol a minute. The engine
 (`manage.py runengine`) watches them all, on one-minute candles, so that every bar completes one. Prints one JSON
@@ -46,18 +46,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--symbols", type=int, default=11_000, help="default: %(default)s")
     parser.add_argument("--minutes", type=int, default=3, help="whole minutes to measure; default: %(default)s")
+    parser.add_argument("--history", type=int, default=HISTORY_MINUTES, help="minutes to warm up; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(Path(folder), options.symbols, options.minutes)
+        measured = measure(Path(folder), options.symbols, options.minutes, options.history)
     print(json.dumps(measured, indent=2))
     return 1 if measured["bars_lost"] else 0
 
 
-def measure(folder: Path, count: int, minutes: int) -> dict[str, Any]:
+def measure(folder: Path, count: int, minutes: int, history: int) -> dict[str, Any]:
     """Starts both, waits for so many whole minutes, and compares what was sent with what was recorded."""
     names = ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=4), count)]
     settings = {**SETTINGS, "WATCHLIST": ",".join(names)}
-    with running(folder, play, names, settings=settings) as (engine, market):
+    with running(folder, play, names, history, settings=settings) as (engine, market):
         engine.until(engine.is_trading)
         ready = time.time()
         warm = engine.megabytes()
@@ -77,6 +78,7 @@ def measure(folder: Path, count: int, minutes: int) -> dict[str, Any]:
         return {
             "machine": on,
             "symbols": count,
+            "minutes_of_history": history,
             "start_seconds": round(ready - engine.started, 1),
             "megabytes_when_warm": warm,
             **_compare(engine, sent, count),
@@ -122,7 +124,8 @@ class EverySymbol:
     is_endless = False
     description = "every symbol, every minute"
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], history: int) -> None:
+        self._history = history
         self.symbols = tuple(names)
         self._numbers = {name: number for number, name in enumerate(names)}
         self._sessions = calendar.sessions(DAY_BEFORE, DAY)
@@ -139,7 +142,7 @@ class EverySymbol:
 
     def session_bars(self, symbol: str, session: Session) -> Sequence[Bar]:
         length = (session.close - session.open) // MINUTE
-        minutes = range(PLAYED_MINUTES) if session.date == DAY else range(length - HISTORY_MINUTES, length)
+        minutes = range(PLAYED_MINUTES) if session.date == DAY else range(length - self._history, length)
         return [_bar(self._numbers[symbol], symbol, session, minute) for minute in minutes]
 
 
@@ -153,11 +156,11 @@ def _bar(number: int, symbol: str, session: Session, minute: int) -> Bar:
     )  # fmt: skip
 
 
-def play(names: Sequence[str], told: Connection) -> None:
+def play(names: Sequence[str], history: int, told: Connection) -> None:
     """The market's process."""
 
     async def run() -> None:
-        market = TimedMarket(told, bars=EverySymbol(names), account_number="LOAD", keys=KEYS, speed=1)
+        market = TimedMarket(told, bars=EverySymbol(names, history), account_number="LOAD", keys=KEYS, speed=1)
         await market.start()
         told.send(market.urls)
         market.begin()
