@@ -32,7 +32,7 @@ class Asked(Schema):
         json_schema_extra={
             "example": {
                 "id": 12, "kind": "halt", "requested_by": "operator", "created_at": "2026-03-02T15:04:05.000000Z",
-                "expires_at": "2026-03-02T15:05:05.000000Z", "done_at": None, "error": "",
+                "expires_at": "2026-03-02T15:05:05.000000Z", "done_at": None, "result": "", "error": "",
             }
         }
     )  # fmt: skip
