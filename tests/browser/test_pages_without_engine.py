@@ -131,7 +131,7 @@ def test_orders_are_filtered_without_loading_the_page_anew(pages: Server, page: 
     page.evaluate("window.isTheSamePage = true")
     page.get_by_label("Working").check()
     expect(rows).to_have_count(1)
-    expect(page).to_have_url(f"{pages.url}/orders/?show=working&symbol=")
+    expect(page).to_have_url(re.compile(r"/orders/\?show=working&symbol=&"))
     page.get_by_label("Symbol", exact=True).fill("aapl")
     expect(page.get_by_text("No such orders")).to_be_visible()
     assert page.evaluate("window.isTheSamePage")
