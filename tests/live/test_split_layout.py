@@ -91,9 +91,9 @@ def assert_ledger_is_the_brokers(layout: Layout) -> None:
     """Orders by state, quantity and average price, and the cash: here as there, with nothing open."""
     run = store.last_run()
     assert run is not None
-    ours = {order.client_order_id: order for order in order_store.recent_orders(run.account_id, limit=10_000)}
+    ours = {order.client_order_id[:36]: order for order in order_store.recent_orders(run.account_id, limit=10_000)}
     theirs = layout.at_the_broker("orders", status="all", limit="500")
-    assert {order["client_order_id"].partition("-r")[0][:36] for order in theirs} == ours.keys()
+    assert {order["client_order_id"][:36] for order in theirs} == ours.keys()
     last = {order["client_order_id"][:36]: order for order in sorted(theirs, key=lambda each: each["created_at"])}
     for client_order_id, order in ours.items():
         there = last[client_order_id]
