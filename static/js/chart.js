@@ -7,6 +7,7 @@ import { flash, setText } from "./rows.js";
 
 const LOADED_CANDLES = 400;
 const SHOWN_CANDLES = 130;
+const MOST_NEW_CANDLES = 400; // then the oldest go: a page may stay open for weeks
 
 /** The theme's colours, by the names of their CSS variables. */
 export function colours() {
@@ -30,6 +31,7 @@ export class SymbolChart {
   #lines = { stop: null, entry: null };
   #loading = null;
   #lastTime = 0;
+  #newCandles = 0;
   #lastPrice;
 
   constructor(settings) {
@@ -57,6 +59,7 @@ export class SymbolChart {
     this.#fast.setData(candles.map((candle) => toPoint(candle, "sma_fast")));
     this.#slow.setData(candles.map((candle) => toPoint(candle, "sma_slow")));
     this.#mark(answer.marks);
+    this.#newCandles = 0;
     const last = candles.at(-1);
     this.#lastTime = last ? seconds(last.timestamp) : 0;
     if (!last) return this.#say(`No candles of ${symbol} yet`, "They appear as soon as the engine has received prices of this symbol.");
@@ -83,6 +86,8 @@ export class SymbolChart {
     const time = seconds(candle.timestamp);
     if (time < this.#lastTime) return;
     if (!this.#lastTime) return void this.show(this.#symbol);
+    if (time > this.#lastTime) this.#newCandles += 1;
+    if (this.#newCandles > MOST_NEW_CANDLES && this.#chart.timeScale().scrollPosition() >= 0) return void this.show(this.#symbol);
     this.#lastTime = time;
     this.#candles.update(toCandle(candle));
     if (candle.sma_fast !== null) this.#fast.update(toPoint(candle, "sma_fast"));

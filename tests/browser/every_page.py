@@ -35,15 +35,21 @@ User.objects.create_superuser("operator", password={PASSWORD!r})
 
 
 @contextmanager
-def installation(folder: Path, *, full: bool) -> Iterator[Server]:
-    """A new data folder and its server: an engine on a still market, or if it is empty the pages alone."""
+def installation(folder: Path, *, full: bool, command: tuple[str, ...] = ()) -> Iterator[Server]:
+    """A new data folder and its server: `command`, else an engine on a still market, or if empty the pages alone."""
     program = Server(folder)
     program.environment.pop("ALGO_TEST_ISOLATED", None)
-    for command in (("migrate", "--no-input", "-v0"), ("shell", "-v0", "-c", MAKE_LOGIN)):
+    for step in (("migrate", "--no-input", "-v0"), ("shell", "-v0", "-c", MAKE_LOGIN)):
         subprocess.run(
-            [sys.executable, "manage.py", *command], cwd=ROOT, env=program.environment, check=True, capture_output=True
+            [sys.executable, "manage.py", *step],
+            cwd=ROOT,
+            env=program.environment,
+            check=True,
+            capture_output=True,
         )
-    if full:
+    if command:
+        process = program.start(*command)
+    elif full:
         bars = steady_market.write_bars(folder / "bars-to-replay", SYMBOLS)
         process = program.start(*steady_market.engine_arguments(bars, SYMBOLS, speed=10))
     else:

@@ -1,4 +1,7 @@
-"""`make bench-pages`: first contentful paint and transferred bytes of every page, with an empty browser cache."""
+"""`make bench-pages`: first contentful paint and transferred bytes of every page, with an empty browser cache.
+
+Then the dashboard is kept open, to see whether it grows, drops frames or shows fills late.
+"""
 
 import argparse
 import json
@@ -9,6 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.desk_soak import soak
 from tests.browser.every_page import PAGES, chromium_path, environment_is_plain, installation, let_it_trade
 from tests.browser.servers import DESKTOP, Server, sign_in
 
@@ -18,10 +22,11 @@ BYTES = """() => [...performance.getEntriesByType('navigation'), ...performance.
 
 
 def main() -> None:
-    """Prints one line of JSON a page."""
+    """Prints one line of JSON a page, and one for the dashboard that is kept open."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="the best of so many paints counts")
-    runs = parser.parse_args().runs
+    parser.add_argument("--minutes", type=float, default=10, help="the dashboard is kept open for so long; 0: not")
+    options = parser.parse_args()
     environment_is_plain()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
@@ -32,8 +37,10 @@ def main() -> None:
             let_it_trade(program, page)
             login = page.context.storage_state()
             for name, path in PAGES.items():
-                figures = measured(browser, program, path, login, runs)
+                figures = measured(browser, program, path, login, options.runs)
                 sys.stdout.write(json.dumps({"page": name, **figures}) + "\n")
+        if options.minutes:
+            sys.stdout.write(json.dumps(soak(browser, options.minutes)) + "\n")
         browser.close()
 
 
