@@ -147,7 +147,7 @@ _opened: list[Bench] = []
 
 def _open(folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes: these end without a word
-    Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    Thread(target=end_with_parent, name="end with parent", daemon=True).start()
     _opened.append(Bench(BarStore(folder)))
 
 
@@ -155,7 +155,7 @@ def _part(sweep: Sweep, part: Sequence[int]) -> list[PointResult]:
     return [_opened[0].point(sweep, number) for number in part]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A worker waits for more work for ever: when its parent was killed, nobody would tell it to stop."""
     parent = parent_process()
     if parent is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -55,6 +56,13 @@ def set_up() -> None:
     django.setup()
 
 
+def _begin_worker() -> None:
+    set_up()
+    from backtests.workers import end_with_parent
+
+    Thread(target=end_with_parent, name="end with parent", daemon=True).start()
+
+
 def migrated(folder: Path) -> Path:
     """A database with all tables."""
     from tests import databases
@@ -76,7 +84,7 @@ def _played(
 ) -> Iterator["Outcome"]:
     """The outcomes in order of their seeds."""
     with ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=set_up, max_tasks_per_child=STORIES_A_PROCESS
+        processes, mp_context=get_context("spawn"), initializer=_begin_worker, max_tasks_per_child=STORIES_A_PROCESS
     ) as pool:
         waiting = [pool.submit(play_seed, seed, template, folder, mutation) for seed in seeds]
         try:
