@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -240,7 +240,7 @@ def test_a_postgresql_server_that_is_restarted(tmp_path: Path, server: Server) -
 def test_files_that_may_not_grow(folder: Path) -> None:
     @contextmanager
     def may_not_grow(folder: Path) -> Iterator[None]:
-        (engine,) = children()
+        engine = engine_of(folder)
         limits = resource.prlimit(engine, resource.RLIMIT_FSIZE)
         resource.prlimit(engine, resource.RLIMIT_FSIZE, (4096, limits[1]))
         try:
@@ -252,9 +252,16 @@ def test_files_that_may_not_grow(folder: Path) -> None:
     assert stop in ledger_is_whole(url)
 
 
-def children() -> list[int]:
-    """The processes that this one started."""
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+def engine_of(folder: Path) -> int:
+    """The process of the engine that works in this data folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if b"runengine" in (process / "cmdline").read_bytes() and f"ALGO_DATA_DIR={folder}".encode() in variables:
+                found.append(int(process.name))
+    (engine,) = found
+    return engine
 
 
 def test_what_a_killed_engine_could_only_note_in_the_journal_is_written_at_the_next_start(small_disk: Path) -> None:
