@@ -37,7 +37,7 @@ check: dev charts axe  ## all that must hold before a change goes in: lint, type
 screenshots: dev charts  ## make docs/screenshots anew: every page, full and empty, in Chromium
 	@.venv/bin/python -m tests.browser.screenshots $(ARGS)
 
-bench-pages: dev charts  ## measure first contentful paint and transferred bytes of every page, in Chromium
+bench-pages: dev charts  ## measure first paint and bytes of every page, and the dashboard kept open: ARGS="--minutes 4"
 	@.venv/bin/python -m tests.browser.page_weight $(ARGS)
 
 simulate: dev  ## play seeded stories of faults and kills: SEED=1 COUNT=100, ARGS="--all" goes on after a violation

@@ -207,7 +207,7 @@ def _asked_for(request: HttpRequest, *, without: Container[str] = ()) -> Backtes
     like = _run(sent.get("like", "")) or _sweep(sent.get("sweep", ""))
     return make_request(
         strategy=strategy,
-        symbols=sent.get("symbols", "").replace(" ", ",").strip(",").split(","),
+        symbols=sent.get("symbols", "").replace(",", " ").split(),
         start_date=sent.get("start_date", ""),
         end_date=sent.get("end_date", ""),
         initial_capital=sent.get("initial_capital", ""),
