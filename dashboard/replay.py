@@ -48,7 +48,12 @@ def story(account_id: str, runs: Sequence[Run], day: date, symbol: str) -> dict[
         "candles": candles,
         "fills": [_fill(order, event.fact) for order, event in events if isinstance(event.fact, Filled)],
         "stops": [
-            {"symbol": order.symbol, "timestamp": timestamp(event.fact.at), "price": number(event.stop_price)}
+            {
+                "symbol": order.symbol,
+                "signal": order.correlation_id,
+                "timestamp": timestamp(event.fact.at),
+                "price": number(event.stop_price),
+            }
             for order, event in events
             if order.role is Role.STOP_LOSS and isinstance(event.fact, Accepted | Replaced)
         ],
@@ -57,6 +62,7 @@ def story(account_id: str, runs: Sequence[Run], day: date, symbol: str) -> dict[
         "carried": [
             {
                 "symbol": trade.symbol,
+                "signal": trade.correlation_id,
                 "side": str(trade.side),
                 "qty": float(trade.qty),
                 "price": float(trade.entry_price),
@@ -114,6 +120,7 @@ def _fill(order: Order, fill: Filled) -> dict[str, Any]:
     return {
         "timestamp": timestamp(fill.filled_at),
         "symbol": order.symbol,
+        "signal": order.correlation_id,
         "side": str(order.side),
         "kind": "entry" if order.role is Role.ENTRY else "exit",
         "buys": order.buys,
@@ -123,8 +130,9 @@ def _fill(order: Order, fill: Filled) -> dict[str, Any]:
 
 
 def _order_event(order: Order, event: RecordedEvent) -> dict[str, Any]:
+    fact = event.fact
     return {
-        "timestamp": timestamp(event.fact.at),
+        "timestamp": timestamp(fact.filled_at if isinstance(fact, Filled) else fact.at),
         "id": order.local_id,
         "symbol": order.symbol,
         "role": str(order.role),

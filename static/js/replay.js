@@ -38,10 +38,10 @@ function show() {
 /** Open positions: the fold of the fills. */
 function positionsAt(fills, stops, now) {
   const held = new Map();
-  const book = (symbol, side) => held.get(symbol) ?? { symbol, side, qty: 0, cost: 0 };
-  for (const { symbol, side, qty, price: paid } of story.carried) held.set(symbol, { symbol, side, qty, cost: qty * paid });
+  for (const { qty, price: paid, ...position } of story.carried) held.set(position.symbol, { ...position, qty, cost: qty * paid });
   for (const fill of fills) {
-    const position = book(fill.symbol, fill.side);
+    const { symbol, side, signal } = fill;
+    const position = held.get(symbol) ?? { symbol, side, signal, qty: 0, cost: 0 };
     if (fill.kind === "entry") {
       held.set(fill.symbol, { ...position, qty: position.qty + fill.qty, cost: position.cost + fill.qty * fill.price });
     } else {
@@ -53,7 +53,7 @@ function positionsAt(fills, stops, now) {
   return [...held.values()].map((position) => {
     const entry = position.cost / position.qty;
     const last = (story.prices[position.symbol] ?? []).filter(([at]) => Date.parse(at) <= now).at(-1)?.[1] ?? null;
-    const stop = stops.filter((each) => each.symbol === position.symbol).at(-1)?.price ?? null;
+    const stop = stops.filter((each) => each.signal === position.signal).at(-1)?.price ?? null;
     const pnl = last === null ? null : (last - entry) * position.qty * (position.side === "long" ? 1 : -1);
     return { ...position, entry, last, stop, pnl };
   });
@@ -125,7 +125,7 @@ function showLimits(positions, working, now) {
   gauge("losses_in_a_row", String(losses), `of ${story.limits.losses_in_a_row}`, losses, story.limits.losses_in_a_row);
   gauge("positions", String(positions.length + entries), `of ${story.limits.positions}`, positions.length + entries, story.limits.positions);
   setText(document.getElementById("equity"), story.start_equity === null ? NOTHING : money(story.start_equity + result));
-  setText(document.getElementById("trades-so-far"), `${trades.length} trades closed`);
+  setText(document.getElementById("trades-so-far"), `${trades.length} ${trades.length === 1 ? "trade" : "trades"} closed`);
 }
 
 function gauge(name, used, limit, value, most) {
