@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
@@ -16,7 +16,7 @@ from django.db.models import F, Q
 from backtests import models
 from backtests.metrics import Metrics
 from backtests.outcome import Outcome, curve_document, data_document, metrics_document, scenarios_document
-from backtests.request import BacktestRequest
+from backtests.request import BacktestRequest, make_request
 from orders.lifecycle import Side
 from orders.portfolio import Trade
 
@@ -75,6 +75,43 @@ class Run(RunRow):
     equity_curve: Sequence[Mapping[str, str]] | None
     data_report: Mapping[str, Any] | None
     scenarios: Sequence[Mapping[str, Any]] | None
+
+
+class Wanted(Protocol):
+    """What the rows of runs, sweeps and walk-forwards say alike of the backtest that is wanted."""
+
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def symbols(self) -> Sequence[str]: ...
+    @property
+    def start_date(self) -> date: ...
+    @property
+    def end_date(self) -> date: ...
+    @property
+    def initial_capital(self) -> Decimal: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def data(self) -> str | None: ...
+
+
+def request_of(row: Wanted) -> BacktestRequest:
+    """The request that a row was written for.
+
+    Raises:
+        BadRequest: this program no longer knows one of its settings.
+    """
+    return make_request(
+        strategy=row.strategy,
+        symbols=row.symbols,
+        start_date=row.start_date.isoformat(),
+        end_date=row.end_date.isoformat(),
+        initial_capital=str(row.initial_capital),
+        params=row.params,
+        config=settings.ALGO,
+        data=row.data,
+    )
 
 
 ROW_FIELDS = tuple(field.name for field in fields(RunRow))

@@ -11,13 +11,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Q
 
 from backtests import models
-from backtests.request import make_request
-from backtests.store import LEASE
+from backtests.store import LEASE, request_of
 from backtests.sweep import PointResult, Sweep, chunks
 from backtests.validation import Moments
 
@@ -59,17 +57,7 @@ class SweepRow:
         Raises:
             BadRequest: this program no longer knows one of its settings.
         """
-        base = make_request(
-            strategy=self.strategy,
-            symbols=self.symbols,
-            start_date=self.start_date.isoformat(),
-            end_date=self.end_date.isoformat(),
-            initial_capital=str(self.initial_capital),
-            params=self.params,
-            config=settings.ALGO,
-            data=self.data,
-        )
-        return Sweep(base=base, grid=self.grid)
+        return Sweep(base=request_of(self), grid=self.grid)
 
 
 ROW_FIELDS = tuple(field.name for field in fields(SweepRow) if field.name not in ("symbols", "grid", "done"))

@@ -21,7 +21,7 @@ from django_q.tasks import async_task, schedule
 from backtests import store, sweep_store, walkforward_store
 from backtests.bars import BarStore
 from backtests.execution import NoBacktest, execute
-from backtests.request import BacktestRequest, BadRequest, make_request
+from backtests.request import BacktestRequest, BadRequest
 from backtests.sweep import PointResult, Sweep, missing
 from backtests.validation import Window, windows
 from backtests.walkforward import document, walk
@@ -64,16 +64,7 @@ def _carry_out(run_id: int) -> None:
     run = store.find(run_id)
     if run is None:
         return
-    request = make_request(
-        strategy=run.strategy,
-        symbols=run.symbols,
-        start_date=run.start_date.isoformat(),
-        end_date=run.end_date.isoformat(),
-        initial_capital=str(run.initial_capital),
-        params=run.params,
-        config=settings.ALGO,
-        data=run.data,
-    )
+    request = store.request_of(run)
     percent = 0
 
     def on_progress(done: int, total: int) -> None:

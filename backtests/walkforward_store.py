@@ -9,13 +9,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 
 from backtests import models
-from backtests.request import make_request
-from backtests.store import LEASE, MOST_ATTEMPTS, UNFINISHED
+from backtests.store import LEASE, MOST_ATTEMPTS, UNFINISHED, request_of
 from backtests.sweep import Sweep
 
 
@@ -49,17 +47,7 @@ class WalkRow:
         Raises:
             BadRequest: this program no longer knows one of its settings.
         """
-        base = make_request(
-            strategy=self.strategy,
-            symbols=self.symbols,
-            start_date=self.start_date.isoformat(),
-            end_date=self.end_date.isoformat(),
-            initial_capital=str(self.initial_capital),
-            params=self.params,
-            config=settings.ALGO,
-            data=self.data,
-        )
-        return Sweep(base=base, grid=self.grid)
+        return Sweep(base=request_of(self), grid=self.grid)
 
 
 FIELDS = tuple(field.name for field in fields(WalkRow) if field.name not in ("symbols", "grid"))
