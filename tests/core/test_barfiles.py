@@ -185,7 +185,7 @@ def test_files_are_found_by_symbol(tmp_path: Path) -> None:
     assert [*find_bar_files(tmp_path)] == ["AAPL", "BRK.B"]
     assert [*find_bar_files(tmp_path, ["BRK.B", "AAPL"])] == ["BRK.B", "AAPL"]
     assert [*find_bar_files(tmp_path / "AAPL.csv.gz")] == ["AAPL"]
-    with pytest.raises(BarFileError, match=r"no bars of TSLA \(looked for TSLA.csv, TSLA.csv.gz, TSLA.parquet\)"):
+    with pytest.raises(BarFileError, match=r"no bars of TSLA \(looked for SYMBOL.csv, SYMBOL.csv.gz, SYMBOL.parquet\)"):
         find_bar_files(tmp_path, ["TSLA"])
     with pytest.raises(BarFileError, match="there is no such file or folder"):
         find_bar_files(tmp_path / "nowhere")

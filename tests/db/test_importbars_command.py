@@ -120,7 +120,11 @@ def test_of_many_faulty_rows_the_first_are_named_and_the_others_counted(
             "the time in line 3 is of another zone than that in line 2",
         ),
         ("AAPL.parquet", b"no parquet", "is not a usable Parquet file"),
-        ("apple.csv", HEADER.encode(), r"no bars of SYMBOL \(looked for SYMBOL\.csv"),
+        (
+            "apple.csv",
+            HEADER.encode(),
+            r"no bars of any US ticker symbol such as AAPL or BRK\.B \(looked for SYMBOL\.csv",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(

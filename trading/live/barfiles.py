@@ -85,8 +85,9 @@ def find_bar_files(path: Path, symbols: Sequence[str] = ()) -> dict[str, Path]:
         found[symbol] = candidate
     missing = [symbol for symbol in symbols if symbol not in found]
     if missing or not found:
-        wanted = ", ".join(missing) or "SYMBOL"
-        raise BarFileError(f"{path}: no bars of {wanted} (looked for {', '.join(wanted + s for s in SUFFIXES)})")
+        wanted = ", ".join(missing) or "any US ticker symbol such as AAPL or BRK.B"
+        files = ", ".join("SYMBOL" + suffix for suffix in SUFFIXES)
+        raise BarFileError(f"{path}: no bars of {wanted} (looked for {files})")
     return {symbol: found[symbol] for symbol in symbols or found}
 
 
