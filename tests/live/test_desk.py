@@ -25,6 +25,7 @@ WASH_TRADE = Answer(status=403, body={"code": 40310000, "message": "potential wa
 NO_SHARES = Answer(
     status=403, body={"code": 40310000, "message": "insufficient qty available for order (requested: 12, available: 0)"}
 )
+RATE_LIMITED = Answer(status=429, text="", headers={"Retry-After": "0.05"})
 UNPROCESSABLE = Answer(status=422, body={"code": 42210000, "message": "cannot replace order in accepted status"})
 
 
@@ -117,6 +118,52 @@ async def test_a_stop_refused_because_the_brokers_states_lag_is_sent_until_it_is
         assert len({request.body["client_order_id"] for request in stage.peer.asked("POST", "/v2/orders")}) == 2
 
 
+async def test_an_entry_that_is_rate_limited_twice_was_not_sent_and_the_next_signal_is_free(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        stage.peer.on("POST", "/v2/orders", RATE_LIMITED, RATE_LIMITED, stage._taken)
+        await stage.bar(engine, "102.11")
+        await until(lambda: [order.state for order in engine.trader.orders.values()] == [OrderState.SUBMIT_FAILED])
+        assert engine.trader.block_of("AAPL") == ""
+        assert not stage.peer.asked("GET", "/v2/orders:by_client_order_id")
+        await stage.entry(engine)
+
+
+async def test_an_exit_that_is_rate_limited_twice_leaves_the_shares_to_their_stop_and_is_sent_again(
+    stage: Stage,
+) -> None:
+    async with stage.engine() as engine:
+        _, stop = await stage.position(engine)
+
+        async def canceled(_request: web.Request) -> Answer:
+            stage.orders[stop.broker_id or ""] |= {"status": "canceled"}
+            stage.tells("canceled", stop.broker_id or "")
+            return Answer(status=204, text="")
+
+        stage.peer.on("DELETE", f"/v2/orders/{stop.broker_id}", canceled)
+        stage.peer.on("POST", "/v2/orders", RATE_LIMITED, RATE_LIMITED, stage._taken)
+        await engine.tell(CloseRequested(now=stage.now))
+        await until(lambda: sent(stage)[-1] == "sell 12" and len(sent(stage)) == 5)
+        again = engine.trader.stop_of("AAPL")
+        assert again is not None
+        assert again.local_id != stop.local_id  # the exit never left: the shares have a stop again
+        assert engine.trader.next_due() is not None  # and will be sold
+
+
+async def test_a_stop_of_a_dead_process_is_not_given_up_because_sending_it_again_is_rate_limited(
+    stage: Stage,
+) -> None:
+    """The dead process may have sent it: only the broker's word counts, and there is never a second stop."""
+    async with stage.engine() as engine:
+        _, stop = await stage.position(engine)
+        stage.peer.on("POST", "/v2/orders", RATE_LIMITED, RATE_LIMITED, stage._taken)
+        before = len(sent(stage))
+        await engine.desk.send(stop)
+        await until(lambda: stage.peer.asked("GET", "/v2/orders:by_client_order_id"))
+        await until(lambda: engine.trader.block_of("AAPL") == "")
+        assert len(sent(stage)) == before + 2
+        assert "failed" not in await stage.events(engine, stop)
+
+
 async def test_what_stands_in_the_way_of_a_stop_is_cancelled_and_the_stop_sent_again(stage: Stage) -> None:
     async with stage.engine() as engine:
         taken = stage._taken
@@ -185,6 +232,17 @@ async def test_a_refused_replacement_keeps_the_old_stop(stage: Stage) -> None:
         await until(lambda: engine.trader.orders[stop.local_id].last_error != "")
         now = engine.trader.orders[stop.local_id]
         assert (now.stop_price, now.requested_stop_price, now.state) == (Decimal(99), None, OrderState.ACCEPTED)
+
+
+async def test_a_replacement_that_is_rate_limited_twice_was_not_sent(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        _, stop = await stage.position(engine)
+        stage.peer.on("PATCH", f"/v2/orders/{stop.broker_id}", RATE_LIMITED)
+        await wants_a_better_stop(stage, engine)
+        await until(lambda: engine_events(engine, stop.local_id)[-1] == "replace_refused")
+        now = engine.trader.orders[stop.local_id]
+        assert (now.stop_price, now.requested_stop_price, now.state) == (Decimal(99), None, OrderState.ACCEPTED)
+        assert now.last_error.startswith("not sent")
 
 
 async def test_a_replacement_whose_answer_was_lost_is_found_when_asked(stage: Stage) -> None:

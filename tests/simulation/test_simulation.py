@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.stories import MIDDAY, Story, Wish, story_of
 from tests.simulation.world import Outcome, play
@@ -20,6 +22,23 @@ def test_a_seed_tells_the_same_story_twice(migrated_sqlite: Path, tmp_path: Path
     assert first.orders > 3
     assert first.at_the_broker == second.at_the_broker
     assert first.struck == second.struck
+
+
+@pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset"])
+def test_a_stop_that_was_rate_limited_twice_goes_out_as_soon_as_the_broker_takes_requests_again(
+    migrated_sqlite: Path, tmp_path: Path, header: str
+) -> None:
+    """Nothing was sent, and nobody waits to find that out: not one second more than the broker asks for, twice."""
+    by_name = header == "Retry-After"
+    wait_seconds = 3.0 if by_name else 2.0  # by the other header it is a second more
+    limits = Fault(on=On.SUBMIT, kind=Kind.RATE_LIMITED, number=2, times=2, done=by_name, seconds=wait_seconds)
+    story = replace(story_of(14), symbols=("AAPL",), schedule=Schedule(faults=(limits,)), crashes=(), wishes=())
+    outcome = played(story, migrated_sqlite, tmp_path)
+    assert outcome.violation is None
+    assert len(outcome.struck) == 2
+    entry, fill, stop = outcome.at_the_broker[:3]
+    assert [line.split()[4] for line in (entry, fill, stop)] == ["order", "sells", "order"]
+    assert 6.0 <= outcome.naked_seconds[0] <= 7.0
 
 
 def test_schedules_follow_from_the_seed_alone() -> None:

@@ -24,6 +24,7 @@ from trading.broker import (
     OrderRefused,
     OrderRequest,
     OrderStatus,
+    RateLimited,
 )
 from trading.live.ledger import LedgerUnavailable
 from trading.messages import AccountReported, CancelFailed, Halted, OrderChanged
@@ -88,14 +89,23 @@ class Desk:
         if order.role is Role.ENTRY and (problem := await self._forbidden()):
             await self._not_sent(order, problem)
             return
-        await self.send(order)
+        await self.send(order, is_first=True)
 
-    async def send(self, order: Order) -> None:
-        """Sends an order that is written down as submitted; a second time it has the same id, so there is only one."""
+    async def send(self, order: Order, *, is_first: bool = False) -> None:
+        """Sends an order that is written down as submitted; a second time it has the same id, so there is only one.
+
+        Being rate limited is a clear answer: of the first request it says that nothing was sent. The Trader then asks
+        anew, and the limiter sends that as soon as the broker takes requests again, stops and exits first.
+        """
         engine = self._engine
         self._at_work.add(order.local_id)
         try:
             status = await self._submit(order)
+        except RateLimited as error:
+            if is_first:
+                await self._not_sent(order, f"not sent, rate limited: {error}")
+            else:
+                self.settle_unknown(order)
         except OrderRefused as refusal:
             await self._refused(order, refusal)
             await self._count_refusal()
@@ -255,6 +265,10 @@ class Desk:
                 await self._keep_old_stop(order, str(refusal))
             if is_unsent or await self.settle_replacement(order, refusal=str(refusal)):
                 return
+        except RateLimited as error:
+            log.warning("replace.not_sent", order=order.local_id, symbol=order.symbol, reason=str(error))
+            await self._keep_old_stop(order, f"not sent, rate limited: {error}")
+            return
         except BrokerError as error:
             log.error("replace.outcome_unknown", order=order.local_id, symbol=order.symbol, reason=str(error))
         finally:
