@@ -38,7 +38,9 @@ def story(account_id: str, runs: Sequence[Run], day: date, symbol: str) -> dict[
     run = next((run for run in reversed(runs) if recording.bars_exist(run.id, day)), None)
     candles = _candles(runs, day, symbol)
     trades = order_store.trades_around(account_id, since=session.open, until=until)
-    held = sorted({order.symbol for order, event in events if isinstance(event.fact, Filled)})
+    carried = order_store.positions_at(account_id, session.open)
+    filled = {order.symbol for order, event in events if isinstance(event.fact, Filled)}
+    held = sorted(filled | {position.symbol for position in carried})
     return {
         "day": day.isoformat(),
         "symbol": symbol,
@@ -61,14 +63,13 @@ def story(account_id: str, runs: Sequence[Run], day: date, symbol: str) -> dict[
         "trades": [{"timestamp": timestamp(trade.exit_at), "pnl": float(trade.pnl)} for trade in trades],
         "carried": [
             {
-                "symbol": trade.symbol,
-                "signal": trade.correlation_id,
-                "side": str(trade.side),
-                "qty": float(trade.qty),
-                "price": float(trade.entry_price),
+                "symbol": position.symbol,
+                "signal": position.correlation_id,
+                "side": str(position.side),
+                "qty": float(position.qty),
+                "price": float(position.avg_entry_price),
             }
-            for trade in trades
-            if trade.entry_at < session.open
+            for position in carried
         ],
         "prices": {each: _closes(runs, day, each) for each in held},
         "activities": [

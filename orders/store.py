@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +17,7 @@ from orders import models
 from orders.encoding import decode, decode_fact, encode, encode_fact
 from orders.events import Created, Fact, Filled
 from orders.lifecycle import TERMINAL, IllegalTransition, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
-from orders.portfolio import Trade
+from orders.portfolio import ImpossibleFill, Portfolio, Position, Trade
 
 ZERO = Decimal(0)
 MOST_IDS_A_QUERY = 500  # SQLite takes 32 766 parameters, older builds 999
@@ -356,6 +357,20 @@ def trades_around(account_id: str, *, since: datetime, until: datetime) -> list[
     """Trades that were open at some time from `since` to before `until`, by their exit; corrected ones once."""
     rows = models.Trade.objects.filter(account_id=account_id, correction__isnull=True)
     return [_load_trade(row) for row in rows.filter(exit_at__gte=since, entry_at__lt=until).order_by("exit_at", "id")]
+
+
+@transaction.atomic
+def positions_at(account_id: str, moment: datetime) -> list[Position]:
+    """What was held at a moment of market time: the fold of the executions before it, by symbol."""
+    closed = models.Trade.objects.filter(account_id=account_id, exit_at__lt=moment).values("correlation_id")
+    events = models.OrderEvent.objects.filter(
+        account_id=account_id, qty_filled__isnull=False, recorded_at__lt=moment
+    ).exclude(order_local__correlation_id__in=closed)
+    portfolio = Portfolio(cash=ZERO)
+    for event in events.select_related("order_local").order_by("id"):
+        with suppress(ImpossibleFill):  # it was written down, and is in no position
+            portfolio.apply(load_order(event.order_local), _filled(event))
+    return [position for _, position in sorted(portfolio.positions.items())]
 
 
 @transaction.atomic
