@@ -21,11 +21,15 @@ POSTGRES_URL = os.environ.get("ALGO_TEST_POSTGRES_URL", "postgres:///postgres")
 
 
 @contextmanager
-def default_database(url: str) -> Iterator[str]:
-    """Django's default database is the one at the URL while this holds, in every thread that asks for a connection."""
+def default_database(url: str, *, keep: bool = False) -> Iterator[str]:
+    """Django's default database is the one at the URL while this holds, in every thread that asks for a connection.
+
+    With `keep` a thread keeps its connection from one piece of work to the next.
+    """
     entry = connections.settings["default"]
     before = dict(entry)
-    _use(entry, connections.configure_settings({"default": database_at(url, busy_timeout_ms=5000)})["default"])
+    wanted = database_at(url, busy_timeout_ms=5000) | ({"CONN_MAX_AGE": None} if keep else {})
+    _use(entry, connections.configure_settings({"default": wanted})["default"])
     try:
         yield url
     finally:

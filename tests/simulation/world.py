@@ -34,7 +34,7 @@ from trading.simulator.faults import Fault, Kind
 from trading.simulator.market import Market
 
 KEYS = ("simulation", "market")
-TIMING = Timing(ping_seconds=20.0)  # half as many pings as usual, answered as soon
+PING_SECONDS = 20.0  # half as many pings as usual, answered as soon
 RESTART_SECONDS = 10.0  # an engine that has stopped is started again by whoever runs it
 SECOND_START_SECONDS = 1.0
 LAST_SECONDS = 60.0  # so long a graceful stop may take
@@ -64,7 +64,7 @@ def play(story: Story, *, template: Path, folder: Path | None = None, parts: Par
     """Plays a story on a copy of the migrated database `template`."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         url = databases.copied_sqlite(template, Path(name) / "trading.db")
-        with databases.default_database(url), override_settings(DATA_DIR=Path(name), ALGO=_config(story)):
+        with databases.default_database(url, keep=True), override_settings(DATA_DIR=Path(name), ALGO=_config(story)):
             loop = VirtualLoop(str(story.seed))
             try:
                 return _World(story, loop, parts or SIMULATED, Path(name) / "trading.db").play()
@@ -86,6 +86,10 @@ class PacedEngine(Engine):
 
     longest_sleep_seconds = 1.0
 
+    def read_meters(self) -> str:
+        """Nobody asks a simulated engine for its figures, and to write them out takes a tenth of a story."""
+        return ""
+
 
 class PacedOperator(Operator):
     """Looks for requests less often: a look takes longer here than a second does."""
@@ -102,7 +106,12 @@ class _World:
         self._loop = loop
         self._happened: list[str] = []
         self._market = Market(
-            bars=Stretch(story), account_number="PA-SIMULATION", speed=1.0, keys=KEYS, faults=story.schedule
+            bars=Stretch(story),
+            account_number="PA-SIMULATION",
+            speed=1.0,
+            keys=KEYS,
+            faults=story.schedule,
+            unix_time=loop.time,
         )
         self._parts = replace(parts, place=self._place)
         self._watch = Watch(self._market, database, clock=loop.time, say=self._say)
@@ -113,6 +122,7 @@ class _World:
         self._killed = asyncio.Event()
         self._is_ending = False
         self._problem: BaseException | None = None
+        self._failed = loop.create_future()
         loop.held = lambda: self._market.faults.held
         loop.on_step = self._step
         loop.set_exception_handler(self._unhandled)
@@ -182,10 +192,9 @@ class _World:
 
     async def _until(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
         while self._loop.time() < seconds:
-            await asyncio.wait(
-                {task for task in tasks if not task.done()} or {asyncio.create_task(asyncio.sleep(1))},
-                timeout=min(seconds - self._loop.time(), 1.0),
-            )
+            waiting = {self._failed, *(task for task in tasks if not task.done())}
+            left_seconds = seconds - self._loop.time()
+            await asyncio.wait(waiting, timeout=left_seconds, return_when=asyncio.FIRST_COMPLETED)
             self._raise_problem()
             for task in tasks:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
@@ -260,14 +269,15 @@ class _World:
 
     async def _place(self, config: Config, options: Options, cleanup: AsyncExitStack) -> Place:
         urls = self._market.urls
+        timing = Timing(ping_seconds=PING_SECONDS, unix_time=self._loop.time)
         return Place(
             broker=AlpacaBroker(
                 *KEYS,
                 trading_url=urls["trading_url"],
                 trading_stream_url=urls["trading_stream_url"],
-                timing=TIMING,
+                timing=timing,
             ),
-            data=AlpacaData(*KEYS, data_url=urls["data_url"], data_stream_url=urls["data_stream_url"], timing=TIMING),
+            data=AlpacaData(*KEYS, data_url=urls["data_url"], data_stream_url=urls["data_stream_url"], timing=timing),
             clock=lambda: self._market.now,
             limiter=RateLimiter(),
             times_fills=False,
@@ -301,6 +311,7 @@ class _World:
     def _fail(self, problem: BaseException) -> None:
         if self._problem is None:
             self._problem = problem
+            self._failed.set_result(None)
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         error = context.get("exception")

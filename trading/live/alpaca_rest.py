@@ -49,9 +49,10 @@ class _Transport(RESTClient):
         except requests.RequestException as error:
             raise BrokerUnavailable(f"{method} {urlsplit(url).path}: {type(error).__name__}") from error
         self._last_used = time.monotonic()
-        self.pause_seconds = _wait(response) if response.headers.get("X-RateLimit-Remaining") == "0" else 0.0
+        now = self.timing.unix_time()
+        self.pause_seconds = _wait(response, now) if response.headers.get("X-RateLimit-Remaining") == "0" else 0.0
         if response.status_code // 100 != 2:
-            raise error_of(response)
+            raise error_of(response, now=now)
         return _exact_json(response)
 
 
@@ -73,15 +74,15 @@ class DataRest(_Transport, StockHistoricalDataClient):
         _bypass_proxy(self)
 
 
-def error_of(response: requests.Response) -> BrokerError:
-    """What an answer other than 2xx means for the caller.
+def error_of(response: requests.Response, *, now: float) -> BrokerError:
+    """What an answer other than 2xx means for the caller; `now` is unix time.
 
     A 403 with a number (40310000 ...) is the refusal of one order; without one it is about keys or account.
     """
     status = response.status_code
     code, message = _words(response)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimited(message, retry_after_seconds=_wait(response))
+        return RateLimited(message, retry_after_seconds=_wait(response, now))
     if status == HTTPStatus.UNAUTHORIZED or (
         status == HTTPStatus.FORBIDDEN and not code and "subscription" not in message
     ):
@@ -109,13 +110,13 @@ def _words(response: requests.Response) -> tuple[int, str]:
     return code, str(body.get("message") or body)[:LONGEST_MESSAGE]
 
 
-def _wait(response: requests.Response) -> float:
+def _wait(response: requests.Response, now: float) -> float:
     """Seconds until the broker takes requests again: `Retry-After`, else `X-RateLimit-Reset` (unix time) + 1 s."""
     try:
         if "Retry-After" in response.headers:
             seconds = float(response.headers["Retry-After"])
         else:
-            seconds = float(response.headers["X-RateLimit-Reset"]) + 1 - time.time()
+            seconds = float(response.headers["X-RateLimit-Reset"]) + 1 - now
     except (KeyError, ValueError):
         seconds = DEFAULT_RATE_LIMIT_WAIT_SECONDS
     return min(max(seconds, 0.0), LONGEST_RATE_LIMIT_WAIT_SECONDS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Timing:
 
     A stream without an answer to a ping within `pong_seconds` is lost (alpaca-py itself would take three minutes). A
     connection unused for `idle_seconds` is not used again: what is sent on a dead one is missed only after a timeout.
+    `unix_time` is the clock by which the broker says when it takes requests again.
     """
 
     connect_seconds: float = 3.0
@@ -29,6 +31,7 @@ class Timing:
     longest_retry_seconds: float = 30.0
     ping_seconds: float = 10.0
     pong_seconds: float = 20.0
+    unix_time: Callable[[], float] = time.time
 
     @property
     def request(self) -> tuple[float, float]:

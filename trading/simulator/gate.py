@@ -5,7 +5,7 @@ import math
 import re
 import socket
 import struct
-import time
+from collections.abc import Callable
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -46,9 +46,15 @@ RESET_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: what closes 
 
 
 class Gate:
-    """Lets requests with the right keys in. `requests_per_minute` of real time, None for as many as come."""
+    """Lets requests with the right keys in. `requests_per_minute` of real time, None for as many as come.
 
-    def __init__(self, *, keys: Keys, requests_per_minute: int | None, faults: Faults) -> None:
+    `unix_time` tells the time that the headers of the rate limit name.
+    """
+
+    def __init__(
+        self, *, keys: Keys, requests_per_minute: int | None, faults: Faults, unix_time: Callable[[], float]
+    ) -> None:
+        self._unix_time = unix_time
         self._keys = keys
         self._limit = requests_per_minute
         self._faults = faults
@@ -88,7 +94,7 @@ class Gate:
             if fault.done:
                 response.headers["Retry-After"] = f"{fault.seconds:g}"
             else:
-                response.headers["X-RateLimit-Reset"] = str(int(time.time() + fault.seconds))
+                response.headers["X-RateLimit-Reset"] = str(int(self._unix_time() + fault.seconds))
             return response
         response_if_done = await self._reply(request, handler) if fault.done else None
         match fault.kind:
@@ -145,7 +151,7 @@ class Gate:
         return {
             "X-RateLimit-Limit": str(limit),
             "X-RateLimit-Remaining": str(max(limit - self._used, 0)),
-            "X-RateLimit-Reset": str(math.ceil(time.time() + left_seconds)),
+            "X-RateLimit-Reset": str(math.ceil(self._unix_time() + left_seconds)),
             "X-Request-ID": uuid4().hex,
         }
 

@@ -6,6 +6,7 @@ worked everything off (lockstep); alone, the market keeps time by the real clock
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -47,7 +48,8 @@ class Market:
 
     `speed` is market seconds per real second, 0 for as fast as the engine follows. `account_path` None keeps the
     account in memory; an existing file is taken up where it was left, unless `bars` end and are others or at their end
-    now. Call `start`, let the engine connect, then `begin` and `run`; `ended` is set after the last bar.
+    now. `unix_time` is the clock that its rate limit goes by. Call `start`, let the engine connect, then `begin` and
+    `run`; `ended` is set after the last bar.
 
     Raises AccountFileError.
     """
@@ -65,6 +67,7 @@ class Market:
         keys: Keys = DEFAULT_KEYS,
         lockstep: Lockstep | None = None,
         faults: Schedule = NO_FAULTS,
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
         self.bars = bars
         self.faults = Faults(faults)
@@ -117,7 +120,9 @@ class Market:
         self._file.write(state=state)
 
         self._requests_per_minute = None if speed == 0 else round(200 * max(speed, 1))
-        self._gate = Gate(keys=keys, requests_per_minute=self._requests_per_minute, faults=self.faults)
+        self._gate = Gate(
+            keys=keys, requests_per_minute=self._requests_per_minute, faults=self.faults, unix_time=unix_time
+        )
         self._updates = TradeUpdates(keys=keys, lockstep=lockstep, faults=self.faults)
         self._data = MarketData(keys=keys, lockstep=lockstep, faults=self.faults, on_symbols=self._add_symbols)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=STOP_SECONDS)
