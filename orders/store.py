@@ -210,6 +210,14 @@ def latest_execution_at(account_id: str) -> datetime | None:
 
 
 @transaction.atomic
+def find_execution(account_id: str, execution_ids: Sequence[str]) -> tuple[Order, Filled] | None:
+    """The first of these executions that is written down, with its order."""
+    rows = models.OrderEvent.objects.filter(account_id=account_id, execution_id__in=execution_ids)
+    event = rows.select_related("order_local").order_by("id").first()
+    return (load_order(event.order_local), _filled(event)) if event else None
+
+
+@transaction.atomic
 def find_order_by_broker_id(account_id: str, broker_id: str) -> Order | None:
     """The order that has, or ever had, that id at the broker."""
     event = models.OrderEvent.objects.filter(account_id=account_id, broker_id=broker_id).first()

@@ -113,7 +113,8 @@ class OrderStatus:
 class TradeUpdate:
     """One message of the trade update stream: the event in the broker's words and the order's full report.
 
-    `execution_*` are None unless the event is a fill; `timestamp` is the broker's time of the event.
+    `execution_*` are None unless the event is about an execution; `timestamp` is the broker's time of the event.
+    `previous_execution_id` is the execution that a `trade_bust` takes back or a `trade_correct` changes.
     """
 
     event: str
@@ -122,6 +123,7 @@ class TradeUpdate:
     execution_id: str | None = None
     execution_qty: Decimal | None = None
     execution_price: Decimal | None = None
+    previous_execution_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,7 +241,7 @@ class PositionAdopted(Event):
 class PositionGone(Event):
     """The broker holds `qty` shares less than we do and no order of ours tells why; `price` is the best guess.
 
-    `held` and `detail` as in `PositionAdopted`.
+    `held` and `detail` as in `PositionAdopted`; `estimated` unless the price is known to be right.
     """
 
     symbol: str
@@ -249,6 +249,24 @@ class PositionGone(Event):
     price: Decimal
     held: Decimal | None = None
     detail: str = ""
+    estimated: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionCorrected(Event):
+    """An execution of ours was for `price` dollars, not for `old_price`, says the exchange afterwards.
+
+    `side` and `strategy` are those of its order, `buys` whether that bought; `execution_id` names the correction.
+    """
+
+    symbol: str
+    side: Side
+    buys: bool
+    strategy: str
+    qty: Decimal
+    old_price: Decimal
+    price: Decimal
+    execution_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ from trading.messages import (
     DecisionRecorded,
     EntriesBlocked,
     Event,
+    ExecutionCorrected,
     ForeignHeld,
     Halted,
     HistoryDelivered,
@@ -193,6 +194,7 @@ class Trader:
             OrdersRecalled: self._on_orders_recalled,
             PositionAdopted: self._on_position_adopted,
             PositionGone: self._on_position_gone,
+            ExecutionCorrected: self._on_execution_corrected,
             StopAdopted: self._on_stop_adopted,
             ForeignHeld: self._on_foreign_held,
             Reconciled: self._on_reconciled,
@@ -1077,9 +1079,11 @@ class Trader:
         new_id = intent_id(self.account_id, ADOPTED, event.symbol, event.now.isoformat())
         correlation_id = held.correlation_id if held else new_id
         self._book_found(
-            event,
+            event.symbol,
             role=Role.ENTRY,
             side=event.side,
+            qty=event.qty,
+            price=event.price,
             correlation_id=correlation_id,
             strategy=held.strategy if held else ADOPTED,
             estimated=False,
@@ -1091,36 +1095,67 @@ class Trader:
         if held is None or self._is_explained(event):
             return
         gone = event.detail or f"{event.qty} {event.symbol} are gone at the broker"
-        text = f"{gone}; closed here at {dollars(event.price)} (estimated)"
+        text = f"{gone}; closed here at {dollars(event.price)}{' (estimated)' if event.estimated else ''}"
         self._journal.say(ActivityType.RECONCILED, event.symbol, text, level=Level.WARNING)
         self._book_found(
-            event,
+            event.symbol,
             role=Role.EXIT,
             side=held.side,
+            qty=event.qty,
+            price=event.price,
             correlation_id=held.correlation_id,
             strategy=held.strategy,
-            estimated=True,
+            estimated=event.estimated,
         )
+
+    def _on_execution_corrected(self, event: ExecutionCorrected) -> None:
+        """The same shares bought at one price and sold at the other: the difference in money, and no other in shares.
+
+        It belongs to the position if there is one, else it is a round trip of its own.
+        """
+        held = self.portfolio.positions.get(event.symbol)
+        done, old, new = "bought" if event.buys else "sold", dollars(event.old_price), dollars(event.price)
+        text = f"{event.qty} {event.symbol} were {done} at {new}, not at {old}: corrected by the exchange"
+        self._journal.say(ActivityType.RECONCILED, event.symbol, text, level=Level.WARNING)
+        side = held.side if held else event.side
+        bought, sold = (event.price, event.old_price) if event.buys else (event.old_price, event.price)
+        new_id = intent_id(self.account_id, "corrected", event.symbol, event.execution_id)
+        entered, left = (bought, sold) if side is Side.LONG else (sold, bought)
+        for role, price in ((Role.ENTRY, entered), (Role.EXIT, left)):
+            self._book_found(
+                event.symbol,
+                role=role,
+                side=side,
+                qty=event.qty,
+                price=price,
+                correlation_id=held.correlation_id if held else new_id,
+                strategy=held.strategy if held else event.strategy,
+                estimated=False,
+                execution_id=f"{correction_id(event.execution_id)}{role}",
+            )
 
     def _book_found(
         self,
-        event: PositionAdopted | PositionGone,
+        symbol: str,
         *,
         role: Role,
         side: Side,
+        qty: Decimal,
+        price: Decimal,
         correlation_id: str,
         strategy: str,
         estimated: bool,
         stop_price: Decimal | None = None,
+        execution_id: str = "",
     ) -> None:
-        """Writes down an order that was never ours to send, filled: the broker's position is the evidence."""
-        book = self._book(event.symbol)
+        """Writes down an order that was never ours to send, filled: the broker's word is the evidence."""
+        book = self._book(symbol)
         order = self._blotter.write(
-            symbol=event.symbol,
+            symbol=symbol,
             role=role,
             side=side,
             order_type=OrderType.MARKET,
-            qty=event.qty,
+            qty=qty,
             correlation_id=correlation_id,
             strategy=strategy,
             exit_reason="manual" if role is Role.EXIT else "",
@@ -1131,10 +1166,10 @@ class Trader:
             at=self.now,
             forced=True,
             detail="found by reconciliation",
-            qty=event.qty,
-            price=event.price,
+            qty=qty,
+            price=price,
             filled_at=self.now,
-            execution_id=f"found-{order.local_id}",
+            execution_id=execution_id or f"found-{order.local_id}",
             estimated=estimated,
         )
         self._on_fill(book, self._blotter.apply(fill), fill)
@@ -1360,6 +1395,11 @@ def _decision_in_words(symbol: str, signal: Signal, assessment: Assessment) -> s
         return f"{symbol} {signal.side} signal refused: {check.code} ({check.detail})"
     prices = f"entry {dollars(signal.entry_price)}, stop {dollars(signal.stop_price)}"
     return f"{symbol} {signal.side} signal: {assessment.qty} shares, {prices}"
+
+
+def correction_id(execution_id: str) -> str:
+    """How the executions begin, followed by their role, that book a correction."""
+    return f"found-corrected-{execution_id}-"
 
 
 def _ask(question: Callable[..., Answer], *about: Any) -> Answer:

@@ -16,6 +16,7 @@ from trading.messages import (
     CloseRequested,
     DataEnded,
     Event,
+    ExecutionCorrected,
     Halted,
     HistoryDelivered,
     PositionAdopted,
@@ -98,6 +99,18 @@ ENTRIES: list[Entry] = [
     SymbolBlocked(now=NOW, symbol="AAPL", reason=""),
     PositionAdopted(now=NOW, symbol="AAPL", side=Side.SHORT, qty=Decimal(3), price=Decimal("1.23")),
     PositionGone(now=NOW, symbol="AAPL", qty=Decimal(3), price=Decimal("1.23")),
+    PositionGone(now=NOW, symbol="AAPL", qty=Decimal(3), price=Decimal("1.23"), detail="a bust", estimated=False),
+    ExecutionCorrected(
+        now=NOW,
+        symbol="AAPL",
+        side=Side.LONG,
+        buys=True,
+        strategy="velez",
+        qty=Decimal(3),
+        old_price=Decimal("1.23"),
+        price=Decimal("1.2"),
+        execution_id="e",
+    ),  # fmt: skip
     DataEnded(now=NOW),
 ]
 

@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from orders import store as order_store
 from orders.events import Filled
-from orders.lifecycle import OrderState
+from orders.lifecycle import Order, OrderState, Side
 from tests.live.alpaca_peer import Answer, Peer
 from tests.live.engine_on_peer import Stage, until
 from trading.live.engine import Engine
@@ -121,6 +123,164 @@ async def test_a_page_that_is_cut_off_is_no_answer(stage: Stage) -> None:
         engine.recovery.ask()
         await until(lambda: "cannot be asked" in engine.trader.block_of("AAPL"))
         assert engine.trader.stop_of("AAPL") is not None
+
+
+# --- executions that the exchange takes back or corrects --------------------------------------------------------------
+
+
+def cash(engine: Engine) -> Decimal:
+    return engine.trader.portfolio.cash
+
+
+def books(engine: Engine) -> Any:
+    """Shares of AAPL and dollars."""
+    return held(engine), cash(engine)
+
+
+async def trades(engine: Engine) -> list[Any]:
+    """Shares, profit and whether it is an estimate, oldest first."""
+    found = await engine.ledger.run(order_store.recent_trades, "test:PA1")
+    return [(each.trade.qty, each.trade.pnl, each.trade.estimated) for each in reversed(found)]
+
+
+def takes_back(stage: Stage, broker_id: str | None, execution: str) -> None:
+    """The broker tells of a bust, twice, as it may; what the account holds is the test's business."""
+    assert broker_id is not None
+    for _ in range(2):
+        stage.tells("trade_bust", broker_id, previous_execution_id=execution, execution_id=f"bust of {execution}")
+
+
+def corrects(stage: Stage, broker_id: str | None, execution: str, price: str) -> None:
+    """The broker tells of another price, twice."""
+    assert broker_id is not None
+    more = {"previous_execution_id": execution, "execution_id": f"correction of {execution}", "qty": "12"}
+    for _ in range(2):
+        stage.tells("trade_correct", broker_id, price=price, **more)
+
+
+def cancels_at_once(stage: Stage, broker_id: str | None) -> None:
+    """The broker cancels the order when it is asked to, and tells so."""
+    assert broker_id is not None
+
+    async def canceled(_request: web.Request) -> Answer:
+        stage.orders[broker_id] |= {"status": "canceled"}
+        stage.tells("canceled", broker_id)
+        return Answer(status=204, text="")
+
+    stage.peer.on("DELETE", f"/v2/orders/{broker_id}", canceled)
+
+
+async def sold_by_its_stop(stage: Stage, engine: Engine) -> tuple[Order, Order]:
+    """12 shares bought at 103 and sold at 98 by their stop: the entry and the stop."""
+    entry, stop = await stage.position(engine)
+    assert stop.broker_id is not None
+    stage.passes(seconds=10)
+    stage.executes(stop.broker_id, "12", "98")
+    stage.holds("AAPL", "0", "0")
+    stage.tells("fill", stop.broker_id, execution_id="exec-2", price="98", qty="12", position_qty="0")
+    await until(lambda: held(engine) == 0)
+    return entry, stop
+
+
+async def test_a_purchase_that_is_taken_back_ends_at_its_own_price_and_its_stop_is_cancelled(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        entry, stop = await stage.position(engine)
+        cancels_at_once(stage, stop.broker_id)
+        stage.holds("AAPL", "0", "0")
+        takes_back(stage, entry.broker_id, "exec-1")
+        await until(lambda: engine.trader.orders[stop.local_id].state is OrderState.CANCELED)
+        assert books(engine) == (0, 25_000)
+        assert await trades(engine) == [(12, 0, False)]
+        await engine.recovery.compare()
+        assert books(engine) == (0, 25_000)
+
+
+async def test_part_of_a_purchase_taken_back_leaves_a_stop_for_the_rest(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        entry = await stage.entry(engine)
+        assert entry.broker_id is not None
+        order = stage.orders[entry.broker_id]
+        order |= {"status": "partially_filled", "filled_qty": "5", "filled_avg_price": "103"}
+        stage.tells("partial_fill", entry.broker_id, execution_id="first", price="103", qty="5", position_qty="5")
+        stage.holds("AAPL", "5", "103")
+        await until(lambda: held(engine) == 5)
+        order |= {"status": "filled", "filled_qty": "12", "filled_avg_price": "103.7"}
+        stage.holds("AAPL", "12", "103.7")
+        stage.tells("fill", entry.broker_id, execution_id="second", price="104.2", qty="7", position_qty="12")
+        await until(lambda: (stop := engine.trader.stop_of("AAPL")) is not None and stop.state == "accepted")
+        stop = engine.trader.stop_of("AAPL")
+        assert stop is not None
+        cancels_at_once(stage, stop.broker_id)
+        stage.holds("AAPL", "5", "103")
+        takes_back(stage, entry.broker_id, "second")
+        await until(lambda: len(sent(stage)) == 3)
+        assert sent(stage) == ["buy 12", "sell 12", "sell 5"]
+        assert "took an execution of ours back" in engine.trader.block_of("AAPL")
+        assert books(engine) == (5, 25_000 - 5 * 103)
+
+
+async def test_a_sale_that_is_taken_back_gives_the_shares_back_and_they_are_protected(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        _, stop = await sold_by_its_stop(stage, engine)
+        stage.holds("AAPL", "12", "103")
+        takes_back(stage, stop.broker_id, "exec-2")
+        await until(lambda: (now := engine.trader.stop_of("AAPL")) is not None and now.state == "accepted")
+        assert sent(stage) == ["buy 12", "sell 12", "sell 12"]
+        assert books(engine) == (12, 25_000 - 12 * 103)
+        # The loss of the sale is written down; a sale at the price of the purchase makes it good.
+        assert await trades(engine) == [(12, -60, False)]
+        assert engine.trader.portfolio.positions["AAPL"].avg_entry_price == 98
+
+
+async def test_a_purchase_taken_back_after_its_shares_were_sold_leaves_a_short_that_is_protected(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        entry, _ = await sold_by_its_stop(stage, engine)
+        stage.holds("AAPL", "-12", "98")
+        takes_back(stage, entry.broker_id, "exec-1")
+        await until(lambda: (now := engine.trader.stop_of("AAPL")) is not None and now.state == "accepted")
+        assert sent(stage) == ["buy 12", "sell 12", "buy 12"]
+        assert cash(engine) == 25_000 + 12 * 98
+        assert engine.trader.portfolio.positions["AAPL"].side is Side.SHORT
+
+
+async def test_another_price_of_a_purchase_changes_the_money_once_and_leaves_position_and_stop(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        entry, stop = await stage.position(engine)
+        before = engine.trader.portfolio.positions["AAPL"].strategy
+        corrects(stage, entry.broker_id, "exec-1", "102.50")
+        await until(lambda: cash(engine) == 25_000 - 12 * Decimal("102.50"))
+        await engine.recovery.compare()
+        position = engine.trader.portfolio.positions["AAPL"]
+        assert books(engine) == (12, 23_770)
+        assert position.strategy == before
+        working = engine.trader.stop_of("AAPL")
+        assert working is not None
+        assert working.local_id == stop.local_id
+        assert sent(stage) == ["buy 12", "sell 12"]
+        assert not [request for request in stage.peer.received if request.method == "DELETE"]
+
+
+async def test_another_price_of_a_sale_is_a_trade_of_the_difference(stage: Stage) -> None:
+    async with stage.engine() as engine:
+        _, stop = await sold_by_its_stop(stage, engine)
+        corrects(stage, stop.broker_id, "exec-2", "98.25")
+        await until(lambda: cash(engine) == 25_000 + 12 * (Decimal("98.25") - 103))
+        await engine.recovery.compare()
+        assert await trades(engine) == [(12, -60, False), (12, 3, False)]
+        assert held(engine) == 0
+
+
+async def test_a_revision_of_an_execution_that_nobody_knows_changes_nothing_that_the_broker_does_not_show(
+    stage: Stage,
+) -> None:
+    async with stage.engine() as engine:
+        entry, _ = await stage.position(engine)
+        before = cash(engine)
+        compared = engine.recovery.compared_at
+        corrects(stage, entry.broker_id, "an execution of somebody else", "1")
+        takes_back(stage, entry.broker_id, "another one")
+        await until(lambda: engine.recovery.compared_at > compared)
+        assert books(engine) == (12, before)
 
 
 # --- positions --------------------------------------------------------------------------------------------------------

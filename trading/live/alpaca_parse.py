@@ -91,6 +91,7 @@ def trade_update(data: Json) -> TradeUpdate:
         execution_id=execution_id,
         execution_qty=_decimal(data.get("qty")) if execution_id else None,
         execution_price=_decimal(data.get("price")) if execution_id else None,
+        previous_execution_id=_text(data.get("previous_execution_id")),
     )
 
 

@@ -30,7 +30,7 @@ from trading.live.desk import Desk
 from trading.live.emergency import EmergencyJournal
 from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.recording import Recorder
-from trading.live.recovery import Recovery
+from trading.live.recovery import REVISIONS, Recovery
 from trading.live.sessions import Sessions
 from trading.live.watch import Watch
 from trading.live.writer import LedgerWriter
@@ -75,7 +75,7 @@ ROUTINE_EVENTS = frozenset(
     {"new", "accepted", "pending_new", "fill", "partial_fill", "canceled", "expired", "replaced"}
 )
 # They say that something is not as it was thought to be, but not what it is now.
-EVENTS_TO_ASK_ABOUT = frozenset({"order_replace_rejected", "order_cancel_rejected", "trade_bust", "trade_correct"})
+EVENTS_TO_ASK_ABOUT = frozenset({"order_replace_rejected", "order_cancel_rejected"})
 ON_TIME = timedelta(seconds=2)  # a bar this little late counts as delivered at its minute's end
 IN_FLIGHT_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 0.25
@@ -471,7 +471,9 @@ class Engine:
             self.heard_updates_at = asyncio.get_running_loop().time()
             if isinstance(item, TradeUpdate):
                 self._inbox.put_nowait(_Item(report=order_report(item), frame="update"))
-                if item.event in EVENTS_TO_ASK_ABOUT:
+                if item.event in REVISIONS:
+                    self.spawn(self.recovery.revise(item))
+                elif item.event in EVENTS_TO_ASK_ABOUT:
                     self.recovery.ask()
             else:
                 self._stream_changed(self.trade_stream_up, item, "trade updates")
@@ -622,7 +624,13 @@ def order_report(news: OrderStatus | TradeUpdate) -> OrderReport:
     update = news if isinstance(news, TradeUpdate) else None
     order = news.order if isinstance(news, TradeUpdate) else news
     execution = None
-    if update and update.execution_id and update.execution_qty and update.execution_price:
+    if (
+        update
+        and update.event not in REVISIONS
+        and update.execution_id
+        and update.execution_qty
+        and update.execution_price
+    ):
         execution = Execution(execution_id=update.execution_id, qty=update.execution_qty, price=update.execution_price)
     return OrderReport(
         client_order_id=order.client_order_id,

@@ -17,10 +17,12 @@ import structlog
 from orders import store as order_store
 from orders.events import Filled, SubmitFailed
 from orders.lifecycle import Order, OrderState, Role, Side, local_id_of
+from orders.reports import SMALLEST_PRICE_STEP
 from trading.broker import BrokerError, NotAuthorized, NotFound, OrderRefused, OrderStatus, TradeUpdate
 from trading.live.ledger import LedgerUnavailable
 from trading.logbook import Standing
 from trading.messages import (
+    ExecutionCorrected,
     ForeignHeld,
     OrderChanged,
     PositionAdopted,
@@ -29,7 +31,9 @@ from trading.messages import (
     Restored,
     StopAdopted,
 )
-from trading.reconcile import ENDED, Findings, compare, covers, is_our_pattern
+from trading.reconcile import ENDED, Findings, Found, compare, covers, is_our_pattern
+from trading.trader import correction_id
+from trading.wording import dollars
 
 if TYPE_CHECKING:
     from trading.live.engine import Engine
@@ -42,6 +46,8 @@ SECOND_LOOK_SECONDS = 0.5
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 MOST_CASH_READS = 3
 FRESH = timedelta(minutes=1)
+BUST, CORRECTION = "trade_bust", "trade_correct"  # what the broker calls it when an execution did not happen so
+REVISIONS = frozenset({BUST, CORRECTION})
 YOUNG_SECONDS = 600.0  # an engine that meets another one this early is the later of the two
 
 # Causes for which a symbol, or every symbol, takes no entries.
@@ -60,6 +66,8 @@ class Recovery:
         self._fills_since: datetime | None = None
         self._orders_since: datetime | None = None
         self._foreign_ids: set[str] = set()  # broker ids of executions that are not ours
+        self._busted: dict[str, tuple[Order, Filled]] = {}  # taken back by the exchange and still booked here
+        self._undone: set[str] = set()  # ids of those that are booked as taken back
         self._born = monotonic()
 
     async def restore(self) -> None:
@@ -222,6 +230,56 @@ class Recovery:
             self._fills_since = max(since, fills[-1].timestamp)
         return fresh
 
+    async def revise(self, update: TradeUpdate) -> None:
+        """An execution of ours was taken back, or its price was corrected, which is booked once.
+
+        Of shares that are not there any more, or there again, the broker's position is the evidence: what is known of
+        the execution says at which price they were, so that the money is right as well. One that the ledger does not
+        know by its id leaves the comparison alone.
+        """
+        engine, account_id = self._engine, self._engine.trader.account_id
+        ids = [each for each in (update.previous_execution_id, update.execution_id) if each]
+        try:
+            async with self._comparing:
+                found = await engine.writer.read(order_store.find_execution, account_id, ids)
+                if found is None:
+                    log.error("execution.revision_unknown", event_name=update.event, symbol=update.order.symbol)
+                elif update.event == BUST and found[1].execution_id not in self._undone:
+                    self._busted[found[1].execution_id] = found
+                elif update.event == CORRECTION and update.execution_price and update.execution_id:
+                    await self._correct(*found, price=update.execution_price, correction=update.execution_id)
+        except LedgerUnavailable as error:
+            log.error("execution.revision_unread", event_name=update.event, reason=str(error))
+        self.ask()
+
+    async def _correct(self, order: Order, fill: Filled, *, price: Decimal, correction: str) -> None:
+        engine = self._engine
+        booked = [f"{correction_id(correction)}{role}" for role in Role]
+        is_known = await engine.writer.read(order_store.find_execution, engine.trader.account_id, booked)
+        if price != fill.price and is_known is None:
+            await engine.tell(
+                ExecutionCorrected(
+                    now=engine.clock(), symbol=order.symbol, side=order.side, buys=order.buys, strategy=order.strategy,
+                    qty=fill.qty, old_price=fill.price, price=price, execution_id=correction,
+                )
+            )  # fmt: skip
+
+    def _undo(self, found: Found, *, bought: bool) -> tuple[Decimal, str] | None:
+        """What the shares of a difference cost, and why they differ, if purchases or sales taken back explain it."""
+        executions = [each for each in self._busted.values() if each[0].symbol == found.symbol]
+        fills = [fill for order, fill in executions if order.buys == bought]
+        if not fills or sum(fill.qty for fill in fills) != found.qty:
+            return None
+        for fill in fills:
+            del self._busted[fill.execution_id]
+            self._undone.add(fill.execution_id)
+        value = sum((fill.qty * fill.price for fill in fills), Decimal(0))
+        price = value / found.qty
+        if price * found.qty != value:
+            price = price.quantize(SMALLEST_PRICE_STEP)
+        did = "bought" if bought else "sold"
+        return price, f"{found.qty} {found.symbol} {did} at {dollars(price)} were taken back by the exchange (a bust)"
+
     def _is_foreign(self, fill: TradeUpdate) -> bool:
         return fill.order.broker_order_id in self._foreign_ids
 
@@ -325,8 +383,11 @@ class Recovery:
         changed = {split.symbol for split in findings.splits}
         changed |= {found.symbol for found in findings.unknown if found.held}
         changed |= {found.symbol for found in findings.gone if abs(found.held) > found.qty}
+        undone_in = {order.symbol for order, _ in self._busted.values()}
         for symbol in sorted(changed):
             reason = "the broker holds another number of shares, and no order of ours tells why"
+            if symbol in undone_in:
+                reason = "the exchange took an execution of ours back (a bust)"
             await engine.block_symbol(symbol, reason, cause=QUANTITY, is_alarm=True)
         for split in findings.splits:
             words = f"{split.held_qty} {split.symbol} became {split.qty} at the same cost (a split?)"
@@ -342,14 +403,23 @@ class Recovery:
                 )
             )  # fmt: skip
         for gone in findings.gone:
-            await engine.tell(PositionGone(now=now, symbol=gone.symbol, qty=gone.qty, price=gone.price, held=gone.held))
+            undone = self._undo(gone, bought=gone.side is Side.LONG)
+            price, words = undone or (gone.price, "")
+            await engine.tell(
+                PositionGone(
+                    now=now, symbol=gone.symbol, qty=gone.qty, price=price, held=gone.held, detail=words,
+                    estimated=undone is None,
+                )
+            )  # fmt: skip
         if adopts:
             for found in findings.unknown:
+                price, words = self._undo(found, bought=found.side is Side.SHORT) or (found.price, "")
                 await engine.tell(
                     PositionAdopted(
-                        now=now, symbol=found.symbol, side=found.side, qty=found.qty, price=found.price, held=found.held
+                        now=now, symbol=found.symbol, side=found.side, qty=found.qty, price=price, held=found.held,
+                        detail=words,
                     )
-                )
+                )  # fmt: skip
         await self._act_on_strays(findings, listed, began)
         if not adopts:
             await self._show_foreign(findings)
