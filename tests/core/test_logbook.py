@@ -110,7 +110,7 @@ ENTRIES: list[Entry] = [
         old_price=Decimal("1.23"),
         price=Decimal("1.2"),
         execution_id="e",
-    ),  # fmt: skip
+    ),
     DataEnded(now=NOW),
 ]
 

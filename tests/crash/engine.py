@@ -37,9 +37,9 @@ def use_ledger(folder: Path, **options: Any) -> None:
     django_settings.DATA_DIR = folder
 
 
-async def trade(day: Day, folder: Path, log: Path, fatal: Point | None, seen: Counter[str]) -> int:
+async def trade(day: Day, folder: Path, log: Path, fatal: Point | None, seen: Counter[str], last: int) -> int:
     """Runs the engine until it is asked to stop, or dies; its exit status."""
-    points = Points(log, fatal, seen=seen)
+    points = Points(log, fatal, seen=seen, last=last)
     use_ledger(folder, factory=connection_class(points))
     django_settings.ALGO = django_settings.ALGO.with_overrides({**SETTINGS, **day.settings})
 
@@ -78,9 +78,9 @@ async def _open_place(folder: Path, points: Points) -> Place:
     )
 
 
-def run(day: Day, folder: Path, log: Path, fatal: Point | None, seen: Counter[str]) -> int:
+def run(day: Day, folder: Path, log: Path, fatal: Point | None, seen: Counter[str], last: int) -> int:
     """As a process does it: its output goes to a file beside its points."""
     output = os.open(log.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    return asyncio.run(trade(day, folder, log, fatal, seen))
+    return asyncio.run(trade(day, folder, log, fatal, seen, last))

@@ -35,12 +35,15 @@ class Point:
 class Points:
     """Counts the points that its process comes by, writes each into `log`, and kills it with -9 at `fatal`.
 
+    With `last` it is killed at the so many-th one, whatever that is.
+
     The order in which two tasks of the engine come by is not always the same; how often each thing is done is. So a
     point is known by what is done and how many times that was done before. The heartbeats of the lease go by the wall
     clock: the first of them stands for all.
     """
 
-    def __init__(self, log: Path, fatal: Point | None, *, seen: Counter[str]) -> None:
+    def __init__(self, log: Path, fatal: Point | None, *, seen: Counter[str], last: int = 0) -> None:
+        self._left = last
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._fatal = fatal
         self._seen = seen
@@ -62,7 +65,8 @@ class Points:
         if point.what == f"commit {LEASE}({HEARTBEAT})" and point.number > 1:
             return
         os.write(self._log, f"{int(point.is_after)}\t{point.number}\t{point.what}\n".encode())
-        if point == self._fatal:
+        self._left -= 1
+        if point == self._fatal or self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

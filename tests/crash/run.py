@@ -28,13 +28,14 @@ from tests.crash.days import DAYS, Day
 from tests.crash.points import Point
 
 PATIENCE_SECONDS = 180.0  # an order in doubt takes half a minute, a busy machine five times as long
-MOST_LIVES = 6
+MOST_LIVES = 7
+RECOVERY_POINTS = 60  # of an engine that starts after a kill: until both streams are up and it has compared
 MOST_OUTPUT = 12_000  # characters of a log that are shown
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of one day with one kill (none: `fatal` is None)."""
+    """What came of one day with one kill (none: `fatal` is None), or two."""
 
     day: str
     fatal: Point | None
@@ -43,6 +44,8 @@ class Outcome:
     trades: int = 0
     events: int = 0
     seconds: float = 0.0
+    kills: int = 0
+    again_at: int = 0
     output: str = ""
 
 
@@ -52,7 +55,13 @@ def main() -> int:
     parser.add_argument("--day", action="append", choices=sorted(DAYS), help="default: all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--list", action="store_true", help="print the points and kill nothing")
-    parser.add_argument("--point", type=int, help="only the point of that number")
+    parser.add_argument("--point", help="only the point of that number, or with those words, in --list")
+    parser.add_argument(
+        "--double",
+        type=int,
+        metavar="M",
+        help=f"kill the next engine as well, at every M-th of its first {RECOVERY_POINTS} points",
+    )
     parser.add_argument("--output", action="store_true", help="print what the engines of a failed point said")
     options = parser.parse_args()
     faulthandler.enable()  # a process that hangs is ended with SIGABRT and says where it was
@@ -78,18 +87,36 @@ def _day(day: Day, folder: Path, options: argparse.Namespace) -> int:
         for number, point in enumerate(whole.come_by):
             _say(f"{day.name} {number}: {point}")
         return 0
-    chosen = whole.come_by if options.point is None else [whole.come_by[options.point]]
-    passed = 0
+    words = [options.point] if options.point else [str(number) for number in range(len(whole.come_by))]
+    numbers = [int(each) if each.isdecimal() else list(map(str, whole.come_by)).index(each) for each in words]
+    chosen = [whole.come_by[number] for number in numbers]
+    tasks = [(day.name, str(folder), point, 0) for point in chosen]
+    if options.double:
+        # Where the second kill begins to count goes round with the first, so that together they meet every point.
+        tasks = [
+            (day.name, str(folder), whole.come_by[number], again_at)
+            for number in numbers
+            for again_at in range(1 + number % options.double, RECOVERY_POINTS + 1, options.double)
+        ]
+    passed = twice = 0
     seconds: list[float] = []
     with get_context("fork").Pool(options.jobs) as pool:
-        for outcome in pool.imap_unordered(_killed, [(day.name, str(folder), point) for point in chosen]):
+        for outcome in pool.imap_unordered(_killed, tasks):
             passed += not outcome.problems
+            twice += outcome.kills == 2
             seconds.append(outcome.seconds)
             if outcome.problems:
                 number = whole.come_by.index(outcome.fatal) if outcome.fatal else 0
-                _say(f"{day.name} {number}: killed {outcome.fatal}: {'; '.join(outcome.problems)}")
+                again = f", and the next engine at its point {outcome.again_at}" if outcome.again_at else ""
+                _say(f"{day.name} {number}: killed {outcome.fatal}{again}: {'; '.join(outcome.problems)}")
                 if options.output:
                     _say(outcome.output)
+    if options.double:
+        _say(
+            f"{day.name}: {passed} of {len(tasks)} double kills passed ({twice} of the next engines were killed "
+            f"too, {len(tasks) - twice} were done before), {time.monotonic() - started:.0f} s"
+        )
+        return len(tasks) - passed
     commits = sum(point.what.startswith("commit") for point in chosen)
     _say(
         f"{day.name}: {passed} of {len(chosen)} crash points passed ({commits} at commits, {len(chosen) - commits} at "
@@ -99,14 +126,17 @@ def _day(day: Day, folder: Path, options: argparse.Namespace) -> int:
     return len(chosen) - passed
 
 
-def _killed(task: tuple[str, str, Point]) -> Outcome:
-    name, folder, point = task
-    return run_day(DAYS[name], Path(folder), point)
+def _killed(task: tuple[str, str, Point, int]) -> Outcome:
+    name, folder, point, again_at = task
+    return run_day(DAYS[name], Path(folder), point, again_at)
 
 
-def run_day(day: Day, templates: Path, fatal: Point | None) -> Outcome:
-    """One day from its start to quiescence: engines until one has seen the end of it, then what must hold."""
-    outcome = Outcome(day=day.name, fatal=fatal)
+def run_day(day: Day, templates: Path, fatal: Point | None, again_at: int = 0) -> Outcome:
+    """One day from its start to quiescence: engines until one has seen the end of it, then what must hold.
+
+    The engine that starts after a kill is killed at the `again_at`-th point that it comes by, unless that is 0.
+    """
+    outcome = Outcome(day=day.name, fatal=fatal, again_at=again_at)
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="point-", dir=templates))
     shutil.copyfile(templates / engine.LEDGER, folder / engine.LEDGER)
@@ -144,11 +174,11 @@ def _live(day: Day, folder: Path, fatal: Point | None, outcome: Outcome) -> None
     """Engine after engine until one has stopped as it should after the last minute."""
     seen: Counter[str] = Counter()
     before: dict[str, list[tuple[object, ...]]] = {}
-    was_killed = False
     for life in range(MOST_LIVES):
         log = folder / f"engine-{life}.points"
-        point = None if was_killed else fatal
-        pid = _fork(partial(engine.run, day, folder, log, point, seen))
+        point = None if outcome.kills else fatal
+        last = outcome.again_at if outcome.kills == 1 else 0
+        pid = _fork(partial(engine.run, day, folder, log, point, seen, last))
         status = _status(pid)
         rows = invariants.history(folder / engine.LEDGER)
         for table, old in before.items():
@@ -156,15 +186,15 @@ def _live(day: Day, folder: Path, fatal: Point | None, outcome: Outcome) -> None
                 raise Failed(f"I4 rows of {table} have changed")
         before = rows
         come_by = points.read(log)
-        if not was_killed:
+        if not outcome.kills:
             outcome.come_by += come_by
             seen.update(point.what for point in come_by if not point.is_after)
-        if status == -signal.SIGKILL and fatal is not None and not was_killed:
-            was_killed = True
+        if status == -signal.SIGKILL and (last or point is not None):
+            outcome.kills += 1
         elif status:
             raise Failed(f"I6 engine {life} ended with {status}")
         elif (folder / market.OVER).exists():
-            if fatal is not None and not was_killed:
+            if fatal is not None and not outcome.kills:
                 raise Failed("the point was never come by")
             return
     raise Failed(f"after {MOST_LIVES} engines the day was not over")

@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_no_crash_of_a_short_day_loses_or_doubles_anything() -> None:
-    """Over a hundred engines, each of which starts anew: a minute on two cores."""
+def play(*arguments: str) -> list[str]:
+    """What a run of crash points says, once it has passed."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", "--day", "short", "--jobs", "2"],
+        [sys.executable, "-m", "tests.crash", "--day", "short", "--jobs", "2", *arguments],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("ALGO_")},
         capture_output=True,
@@ -19,7 +19,19 @@ def test_no_crash_of_a_short_day_loses_or_doubles_anything() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = done.stdout.splitlines()[-1].split()
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_no_crash_of_a_short_day_loses_or_doubles_anything() -> None:
+    """Over a hundred engines, each of which starts anew: a minute on two cores."""
+    summary = play()
     passed, points = summary[1], summary[3]
     assert passed == points
     assert int(points) > 80
+
+
+def test_shares_whose_stop_was_never_sent_are_protected_although_the_engine_is_killed_twice() -> None:
+    """Killed before its request left, and the next engine again at every sixth of the points of its recovery."""
+    summary = play("--point", "before broker submit_order(sell stop) #1", "--double", "6")
+    assert summary[1] == summary[3] == "10"
+    assert int(summary[7].removeprefix("(")) >= 8
