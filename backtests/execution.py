@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from time import perf_counter
 
-from backtests.bars import BarStore, BrokenStore
 from backtests.data_report import examine
 from backtests.desk import Result
 from backtests.history import History, history_of, sessions_with_bars
@@ -25,6 +24,7 @@ from trading.columns import BarColumns, TooLarge
 from trading.exchange import Exchange, PathRule
 from trading.live import calendar
 from trading.live.barfiles import BarFileError, ReadReport, find_bar_files, read_bar_file
+from trading.live.barstore import BarStore, BrokenStore
 from trading.market import Session
 from trading.strategy import strategy_class
 from trading.trader import Trader

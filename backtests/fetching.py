@@ -6,8 +6,8 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 
-from backtests.bars import BarStore
 from trading.columns import BarColumns, to_seconds, to_units
+from trading.live.barstore import BarStore
 from trading.live.calls import DataCalls
 from trading.market import Bar, Session
 

@@ -19,7 +19,6 @@ from django_q.brokers import get_broker
 from django_q.tasks import async_task, schedule
 
 from backtests import store, sweep_store, walkforward_store
-from backtests.bars import BarStore
 from backtests.execution import NoBacktest, execute
 from backtests.request import BacktestRequest, BadRequest
 from backtests.sweep import PointResult, Sweep, missing
@@ -28,6 +27,7 @@ from backtests.walkforward import document, walk
 from backtests.workers import Bench
 from orders import guards
 from trading.live import calendar
+from trading.live.barstore import BarStore
 
 LOOK_AFTER = "backtests.tasks.look_after"
 RENEW_SECONDS = store.LEASE_SECONDS / 5

@@ -10,13 +10,13 @@ from pathlib import Path
 from threading import Thread
 from time import perf_counter
 
-from backtests.bars import BarStore
 from backtests.execution import Loaded, NoBacktest, execute_on, load, needs_of
 from backtests.metrics import daily_returns
 from backtests.outcome import Outcome, metrics_document
 from backtests.request import BacktestRequest
 from backtests.sweep import PointResult, Sweep
 from backtests.validation import Moments, moments
+from trading.live.barstore import BarStore
 
 # Points that need different histories before the first session have bars of their own; this many are kept.
 MOST_LOADED = 4

@@ -197,9 +197,9 @@ def make_bars(folder: Path, symbols: Sequence[str]) -> None:
     sys.path.insert(0, str(ROOT))
     import numpy as np
 
-    from backtests.bars import BarStore
     from benchmarks.made_bars import symbol_year
     from benchmarks.prepared import prepared
+    from trading.live.barstore import BarStore
 
     store = BarStore(folder / "bars")
     for seed, symbol in enumerate(symbols, SEED):

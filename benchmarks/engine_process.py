@@ -4,17 +4,19 @@ import multiprocessing
 import os
 import platform
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.market_process import KEYS
+
 ROOT = Path(__file__).resolve().parent.parent
-KEYS = ("the-key", "the-secret")
 PATIENCE_SECONDS = 900
 LOOK_SECONDS = 0.2
 
@@ -49,6 +51,12 @@ class Engine:
         log = self.log
         return "trade updates" in log and log.count("stream.connected") >= 2
 
+    def count_rows(self, table: str) -> int:
+        """How many rows a table of its ledger has."""
+        with closing(sqlite3.connect(self.folder / "trading.db")) as database:
+            (count,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        return int(count)
+
     def peak_megabytes(self) -> int:
         """The most memory it has had so far."""
         return self._memory("VmHWM")
@@ -73,18 +81,20 @@ class Engine:
 @contextmanager
 def running(
     folder: Path,
-    play: Callable[..., None],
-    *play_arguments: Any,
+    play: Callable[[Connection], None],
+    *,
     settings: Mapping[str, str],
     arguments: tuple[str, ...] = ("--no-web",),
+    prepare: Callable[[Path, dict[str, str]], None] = lambda folder, urls: None,
 ) -> Iterator[tuple[Engine, Connection]]:
-    """An engine on the market that `play(*play_arguments, connection)` opens in a process of its own.
+    """An engine on the market that `play(connection)` opens in a process of its own.
 
-    The first thing that comes over the connection are the market's URLs.
+    The first thing that comes over the connection are the market's URLs. `prepare` is called with the data folder and
+    the URLs before the engine starts.
     """
     here, there = multiprocessing.Pipe()
     spawn = multiprocessing.get_context("spawn")
-    market = spawn.Process(target=play, args=(*play_arguments, there), daemon=True)
+    market = spawn.Process(target=play, args=(there,), daemon=True)
     market.start()
     urls = here.recv()
     variables = {
@@ -96,6 +106,7 @@ def running(
     environment = kept | {f"ALGO_{name}": text for name, text in variables.items()}
     migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
     subprocess.run(migrate, env=environment, check=True)
+    prepare(folder, urls)
     engine = Engine(folder, environment, *arguments)
     try:
         yield engine, here

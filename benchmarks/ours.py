@@ -13,9 +13,9 @@ from time import perf_counter, process_time
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from algotrader import config
-from backtests.bars import BarStore
 from backtests.execution import execute_on, load
 from backtests.request import make_request
+from trading.live.barstore import BarStore
 
 
 def main() -> None:

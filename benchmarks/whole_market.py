@@ -1,43 +1,44 @@
 """The whole market delivered each minute over the data stream: how soon the engine has decided on the last bar.
 
-    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 3] [--history 105]
+    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 3]
 
-The built-in market, in a process of its own and at real speed, sends one bar of every symbol a minute. The engine
-(`manage.py runengine`) watches them all, on one-minute candles, so that every bar completes one. Prints one JSON
-object. Seconds count from the minute's first frame leaving the market until the engine has decided on the last of its
-bars; a bar is lost if the engine's own record of the minute lacks it.
+The built-in market, in a process of its own and at real speed, sends one bar of every symbol a minute, about one in
+fifty of them a strong candle. The engine (`manage.py runengine`) watches them all, on one-minute candles, so that every
+bar completes one. Its bar store holds the day before, fetched whole: that warms up the 200-candle averages.
+Prints one JSON object. Seconds count from the minute's first frame leaving the market until the engine has decided on
+the last of its bars and written down what came of it; a bar is lost if the engine's own record of the minute lacks it.
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
+from functools import partial
 from itertools import islice, product
-from multiprocessing.connection import Connection
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.engine_process import KEYS, Engine, machine, running
-from trading.live import calendar
-from trading.market import MINUTE, Bar, Session
-from trading.simulator.market import Market
+from benchmarks.engine_process import Engine, machine, running
+from benchmarks.market_process import DAY, DAY_BEFORE, MadeBars, play
+from trading.columns import BarColumns
+from trading.live.barstore import BarStore
+from trading.market import Bar, Session
 
-DAY, DAY_BEFORE = date(2024, 3, 5), date(2024, 3, 4)
-HISTORY_MINUTES = 105  # more than the slow average needs
 PLAYED_MINUTES = 30
-CENT = Decimal("0.01")
-SETTLED_SECONDS = 20
+CENT = 100  # in the integers prices are kept in
+SETTLED_SECONDS = 15
 SETTINGS = {
-    "STRATEGIES": "velez", "VELEZ__SMA_FAST": "5", "VELEZ__SMA_SLOW": "100", "VELEZ__CANDLE_INTERVAL_MINUTES": "1",
+    "STRATEGIES": "velez", "VELEZ__SMA_FAST": "20", "VELEZ__SMA_SLOW": "200", "VELEZ__CANDLE_INTERVAL_MINUTES": "1",
+    "RISK__MAX_ORDERS_PER_MINUTE": "1000",
 }  # fmt: skip
 
 
@@ -46,19 +47,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--symbols", type=int, default=11_000, help="default: %(default)s")
     parser.add_argument("--minutes", type=int, default=3, help="whole minutes to measure; default: %(default)s")
-    parser.add_argument("--history", type=int, default=HISTORY_MINUTES, help="minutes to warm up; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(Path(folder), options.symbols, options.minutes, options.history)
+        measured = measure(Path(folder), options.symbols, options.minutes)
     print(json.dumps(measured, indent=2))
     return 1 if measured["bars_lost"] else 0
 
 
-def measure(folder: Path, count: int, minutes: int, history: int) -> dict[str, Any]:
+def measure(folder: Path, count: int = 11_000, minutes: int = 3) -> dict[str, Any]:
     """Starts both, waits for so many whole minutes, and compares what was sent with what was recorded."""
     names = ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=4), count)]
+    bars = EverySymbol(names)
     settings = {**SETTINGS, "WATCHLIST": ",".join(names)}
-    with running(folder, play, names, history, settings=settings) as (engine, market):
+    with running(folder, partial(play, bars, 1.0), settings=settings, prepare=partial(_fill_store, bars)) as (
+        engine,
+        market,
+    ):
         engine.until(engine.is_trading)
         ready = time.time()
         warm = engine.megabytes()
@@ -66,9 +70,9 @@ def measure(folder: Path, count: int, minutes: int, history: int) -> dict[str, A
 
         def has_sent() -> bool:
             while market.poll():
-                minute, first, last = market.recv()
-                if first > ready:
-                    sent[minute] = (first, last)
+                match market.recv():
+                    case ("minute", minute, first, last) if first > ready:
+                        sent[minute] = (first, last)
             return len(sent) >= minutes
 
         engine.until(has_sent)
@@ -78,10 +82,11 @@ def measure(folder: Path, count: int, minutes: int, history: int) -> dict[str, A
         return {
             "machine": on,
             "symbols": count,
-            "minutes_of_history": history,
             "start_seconds": round(ready - engine.started, 1),
             "megabytes_when_warm": warm,
             **_compare(engine, sent, count),
+            "signals_decided": engine.count_rows("decision"),
+            "orders": engine.count_rows("order_state"),
             "peak_megabytes": peak,
             "shutdown_seconds": stopped,
         }
@@ -102,72 +107,53 @@ def _compare(engine: Engine, sent: dict[datetime, tuple[float, float]], count: i
     }
 
 
-# --- the market -------------------------------------------------------------------------------------------------------
+# --- the bars ---------------------------------------------------------------------------------------------------------
 
 
-class TimedMarket(Market):
-    """Tells when each minute's frames went out."""
+class EverySymbol(MadeBars):
+    """A bar of every symbol in every minute; of the day that is played, the first half an hour."""
 
-    def __init__(self, told: Connection, **options: Any) -> None:
-        self._told = told
-        super().__init__(**options)
-
-    async def _step(self, session: Session) -> None:
-        first = time.time()
-        await super()._step(session)
-        self._told.send((self.now - MINUTE, first, time.time()))
-
-
-class EverySymbol:
-    """A bar of every symbol in every minute; the day before, only the last ones."""
-
-    is_endless = False
     description = "every symbol, every minute"
 
-    def __init__(self, names: Sequence[str], history: int) -> None:
-        self._history = history
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
         self.symbols = tuple(names)
         self._numbers = {name: number for number, name in enumerate(names)}
-        self._sessions = calendar.sessions(DAY_BEFORE, DAY)
-        self.first = self._sessions[1].open
-
-    def knows(self, symbol: str) -> bool:
-        return symbol in self._numbers
-
-    def sessions(self, start: date, end: date) -> list[Session]:
-        return [session for session in self._sessions if start <= session.date <= end]
-
-    def next_session(self, after: datetime) -> Session | None:
-        return next((session for session in self._sessions[1:] if session.open > after), None)
 
     def session_bars(self, symbol: str, session: Session) -> Sequence[Bar]:
-        length = (session.close - session.open) // MINUTE
-        minutes = range(PLAYED_MINUTES) if session.date == DAY else range(length - self._history, length)
-        return [_bar(self._numbers[symbol], symbol, session, minute) for minute in minutes]
+        return self.columns(symbol, session).bars()
+
+    def columns(self, symbol: str, session: Session) -> BarColumns:
+        """Up and down by cents around a price that climbs, each symbol in another way."""
+        number = self._numbers[symbol]
+        length = (session.close - session.open).seconds // 60
+        minutes = np.arange(PLAYED_MINUTES if session.date == DAY else length)
+        middle = (20 + number % 400) * 100 * CENT + (minutes * 7 + number) % 13 * CENT
+        is_strong = (minutes * 31 + number) % 50 == 0
+        change = np.where(is_strong, 4, np.where((minutes * 31 + number) % 7 < 3, 1, -1)) * CENT
+        return BarColumns(
+            symbol=symbol,
+            timestamps=int(session.open.timestamp()) + minutes * 60,
+            open=middle - change,
+            high=middle + 4 * CENT,
+            low=middle - 4 * CENT,
+            close=middle + change,
+            volume=np.full_like(minutes, 1000 + number),
+        )
+
+    def day_before(self) -> Session:
+        """The session that is history."""
+        return self._sessions[0]
 
 
-def _bar(number: int, symbol: str, session: Session, minute: int) -> Bar:
-    """Up and down by cents, each symbol in another way."""
-    middle = 20 + number % 400 + (minute * 7 + number) % 13 * CENT
-    change = 3 * CENT if (minute * 31 + number) % 7 < 3 else -3 * CENT
-    return Bar(
-        symbol=symbol, timestamp=session.open + minute * MINUTE, open=middle, high=middle + 4 * CENT,
-        low=middle - 4 * CENT, close=middle + change, volume=1000 + number,
-    )  # fmt: skip
-
-
-def play(names: Sequence[str], history: int, told: Connection) -> None:
-    """The market's process."""
-
-    async def run() -> None:
-        market = TimedMarket(told, bars=EverySymbol(names, history), account_number="LOAD", keys=KEYS, speed=1)
-        await market.start()
-        told.send(market.urls)
-        market.begin()
-        await market.run()
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
+def _fill_store(bars: EverySymbol, folder: Path, urls: dict[str, str]) -> None:
+    """As `manage.py fetchbars` would have: the day before, fetched whole from this market."""
+    store = BarStore(folder / "bars")
+    session = bars.day_before()
+    store.merge(*(bars.columns(symbol, session) for symbol in bars.symbols))
+    source = f"iex {urls['data_url'].removeprefix('http://')}"
+    for symbol in bars.symbols:
+        store.mark_fetched(symbol, [DAY_BEFORE], source=source)
 
 
 if __name__ == "__main__":

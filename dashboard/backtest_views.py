@@ -14,7 +14,6 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
 from backtests import sweep_store
-from backtests.bars import BarStore
 from backtests.request import BacktestRequest, BadRequest, effective_keys, make_request
 from backtests.store import Run
 from backtests.sweep import (
@@ -34,6 +33,7 @@ from backtests.validation import resampled
 from dashboard import store
 from risk.config import BY_KEY, Kind, Setting, as_text
 from risk.roles import Role, role_of
+from trading.live.barstore import BarStore
 from trading.strategy import Strategy
 
 UNFINISHED = ("queued", "running")

@@ -77,20 +77,39 @@ def record_order(
         StaleOrder: the ledger's row is not `before`.
         UnfaithfulRecord: applying `fact` to `before` does not give `order`.
     """
-    if not account_id:
-        raise UnfaithfulRecord(f"order {order.local_id} belongs to no account")
-    if isinstance(fact, Created) != (before is None) or (before is not None and apply(before, fact) != order):
-        raise UnfaithfulRecord(f"order {order.local_id} is not what {fact.event_type} makes of it")
-    columns = _columns(order)
-    if before is None:
-        models.OrderState.objects.create(account_id=account_id, run_id=run_id, recorded_real_at=real_at, **columns)
-    else:
-        known = _columns(before)
-        changes = {name: value for name, value in columns.items() if value != known[name]}
-        rows = models.OrderState.objects.filter(local_id=order.local_id, account_id=account_id, version=before.version)
-        if rows.update(run_id=run_id, recorded_real_at=real_at, **changes) != 1:
-            raise StaleOrder(f"order {order.local_id} is not at version {before.version} in the ledger")
-    _append_event(order, fact, before, account_id=account_id, run_id=run_id, real_at=real_at)
+    record_orders([(order, fact, before)], account_id=account_id, run_id=run_id, real_at=real_at)
+
+
+@transaction.atomic
+def record_orders(
+    changes: Sequence[tuple[Order, Fact, Order | None]], *, account_id: str, run_id: int | None, real_at: datetime
+) -> None:
+    """Writes several changes of orders in their order, as `record_order` does each, with as few statements as possible.
+
+    Raises:
+        StaleOrder, UnfaithfulRecord: nothing was written.
+    """
+    for order, fact, before in changes:
+        if not account_id:
+            raise UnfaithfulRecord(f"order {order.local_id} belongs to no account")
+        if isinstance(fact, Created) != (before is None) or (before is not None and apply(before, fact) != order):
+            raise UnfaithfulRecord(f"order {order.local_id} is not what {fact.event_type} makes of it")
+    same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "recorded_real_at": real_at}
+    models.OrderState.objects.bulk_create(
+        models.OrderState(**same, **_columns(order)) for order, _, before in changes if before is None
+    )
+    for order, _, before in changes:
+        if before is not None:
+            known = _columns(before)
+            changed = {name: value for name, value in _columns(order).items() if value != known[name]}
+            rows = models.OrderState.objects.filter(
+                local_id=order.local_id, account_id=account_id, version=before.version
+            )
+            if rows.update(run_id=run_id, recorded_real_at=real_at, **changed) != 1:
+                raise StaleOrder(f"order {order.local_id} is not at version {before.version} in the ledger")
+    models.OrderEvent.objects.bulk_create(
+        models.OrderEvent(**same, **_event_columns(order, fact, before)) for order, fact, before in changes
+    )
 
 
 @transaction.atomic
@@ -478,9 +497,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _append_event(
-    order: Order, fact: Fact, before: Order | None, *, account_id: str, run_id: int | None, real_at: datetime
-) -> None:
+def _event_columns(order: Order, fact: Fact, before: Order | None) -> dict[str, Any]:
     detail = encode_fact(fact)
     if isinstance(fact, Created):
         detail["order"] = encode(order)
@@ -493,22 +510,19 @@ def _append_event(
             "commission": fact.commission,
             "execution_id": fact.execution_id,
         }
-    models.OrderEvent.objects.create(
-        account_id=account_id,
-        run_id=run_id,
-        recorded_real_at=real_at,
-        recorded_at=fact.at,
-        order_local_id=order.local_id,
-        event_type=_event_type(order, fact),
-        old_state=str(before.state) if before else None,
-        new_state=str(order.state),
-        version=order.version,
-        broker_id=order.broker_id,
-        client_order_id=order.client_order_id,
-        stop_price=order.stop_price,
-        detail=detail,
+    return {
+        "recorded_at": fact.at,
+        "order_local_id": order.local_id,
+        "event_type": _event_type(order, fact),
+        "old_state": str(before.state) if before else None,
+        "new_state": str(order.state),
+        "version": order.version,
+        "broker_id": order.broker_id,
+        "client_order_id": order.client_order_id,
+        "stop_price": order.stop_price,
+        "detail": detail,
         **execution,
-    )
+    }
 
 
 def _event_type(order: Order, fact: Fact) -> str:

@@ -150,26 +150,15 @@ def write(
     Raises:
         StaleOrder, UnfaithfulRecord: see `orders.store.record_order`.
     """
-    activity_ids: list[int] = []
+    same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "real_at": real_at}
+    changes = [(each.order, each.fact, each.before) for each in records if isinstance(each, OrderRecorded)]
+    order_store.record_orders(changes, **same)
+    decisions: list[models.Decision] = []
+    activities: list[models.Activity] = []
     for record in records:
         match record:
-            case OrderRecorded():
-                order_store.record_order(
-                    record.order,
-                    record.fact,
-                    record.before,
-                    account_id=account_id,
-                    run_id=run_id,
-                    real_at=real_at,
-                )
             case TradeRecorded():
-                order_store.record_trade(
-                    record.trade,
-                    account_id=account_id,
-                    run_id=run_id,
-                    settings_hash=settings_hash,
-                    real_at=real_at,
-                )
+                order_store.record_trade(record.trade, settings_hash=settings_hash, **same)
             case SessionRecorded():
                 risk_store.save_session(
                     account_id,
@@ -184,15 +173,16 @@ def write(
                     real_at=real_at,
                 )
             case DecisionRecorded():
-                _write_decision(record, account_id, run_id, settings_hash, real_at)
+                decisions.append(_decision_row(record, account_id, run_id, settings_hash, real_at))
             case ActivityRecorded():
                 _note_halt(record, account_id, run_id, real_at)
-                activity_ids.append(_write_activity(record, account_id, run_id, real_at))
+                activities.append(_activity_row(record, account_id, run_id, real_at))
             case CoverMeasured():
                 _write_cover(record, account_id, run_id, real_at)
-            case CandleClosed() | Noted():
+            case OrderRecorded() | CandleClosed() | Noted():
                 pass
-    return activity_ids
+    models.Decision.objects.bulk_create(decisions)
+    return [row.pk for row in models.Activity.objects.bulk_create(activities)]
 
 
 @transaction.atomic
@@ -296,8 +286,8 @@ def _activity(row: models.Activity) -> ActivityRecorded:
     )
 
 
-def _write_activity(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> int:
-    row = models.Activity.objects.create(
+def _activity_row(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> models.Activity:
+    return models.Activity(
         account_id=account_id,
         run_id=run_id,
         recorded_real_at=real_at,
@@ -308,7 +298,6 @@ def _write_activity(record: ActivityRecorded, account_id: str, run_id: int | Non
         message=record.message,
         correlation_id=record.correlation_id,
     )
-    return row.pk
 
 
 def _note_halt(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> None:
@@ -319,10 +308,10 @@ def _note_halt(record: ActivityRecorded, account_id: str, run_id: int | None, re
         risk_store.set_halted(account_id, halted, day=day, real_at=real_at, run_id=run_id)
 
 
-def _write_decision(
+def _decision_row(
     record: DecisionRecorded, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
-) -> None:
-    models.Decision.objects.create(
+) -> models.Decision:
+    return models.Decision(
         account_id=account_id,
         run_id=run_id,
         recorded_real_at=real_at,

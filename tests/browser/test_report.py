@@ -10,7 +10,6 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
-from backtests.bars import BarStore
 from backtests.execution import execute_on, load
 from backtests.outcome import Outcome
 from backtests.report import CHART_LIBRARY, write_report
@@ -18,6 +17,7 @@ from backtests.request import make_request
 from tests.browser.conftest import DESKTOP, PHONE, browsing, fits
 from tests.requirements_for_tests import require
 from trading.live import calendar
+from trading.live.barstore import BarStore
 from trading.simulator.synthetic import SyntheticBars
 
 ROOT = Path(__file__).parents[2]

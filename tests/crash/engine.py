@@ -73,6 +73,7 @@ async def _open_place(folder: Path, points: Points) -> Place:
         data=cast("Any", Watched(data, "data", points)),
         clock=SharedClock(folder / CLOCK),
         limiter=RateLimiter(REQUESTS_PER_MINUTE),
+        data_limiter=RateLimiter(REQUESTS_PER_MINUTE),
         lockstep=link,
         begin=link.begin,
     )

@@ -9,10 +9,10 @@ import pytest
 from django.conf import LazySettings
 from django.core.management import call_command
 
-from backtests.bars import BarStore
 from orders.command import UserError
 from trading.live import calendar
 from trading.live.barfiles import read_bar_file
+from trading.live.barstore import BarStore
 from trading.market import Session
 
 HEADER = "timestamp,open,high,low,close,volume"

@@ -11,10 +11,10 @@ import pytest
 from django.conf import LazySettings
 from django.core.management import call_command
 
-from backtests.bars import BarStore, BrokenStore
 from orders.command import UserError
 from trading.columns import BarColumns
 from trading.live.barfiles import read_bar_file
+from trading.live.barstore import BarStore, BrokenStore
 
 ROOT = Path(__file__).parents[2]
 HEADER = "timestamp,open,high,low,close,volume"

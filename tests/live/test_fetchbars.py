@@ -16,7 +16,6 @@ import pytest
 from django.conf import LazySettings
 from django.core.management import call_command
 
-from backtests.bars import BarStore
 from backtests.fetching import fetch
 from orders.command import UserError
 from tests.live.alpaca_peer import Answer, Peer, reset
@@ -24,6 +23,7 @@ from trading.broker import NotAuthorized, OrderRefused
 from trading.live import calendar
 from trading.live.alpaca import AlpacaData
 from trading.live.alpaca_workers import Timing
+from trading.live.barstore import BarStore
 from trading.live.calls import DataCalls, Waits
 from trading.market import Session
 

@@ -280,6 +280,7 @@ class _World:
             data=AlpacaData(*KEYS, data_url=urls["data_url"], data_stream_url=urls["data_stream_url"], timing=timing),
             clock=lambda: self._market.now,
             limiter=RateLimiter(),
+            data_limiter=RateLimiter(reserved=0),
             times_fills=False,
         )
 

@@ -64,6 +64,7 @@ class Desk:
         self._watchers: set[asyncio.Task[None]] = set()
         self._at_work: set[str] = set()
         self._unsettled: set[str] = set()
+        self._halt_reading: asyncio.Task[bool] | None = None
         self.account: AccountInfo | None = None
         self._entry_times: deque[float] = deque()
         self._refusals = 0
@@ -153,12 +154,23 @@ class Desk:
         """
         engine = self._engine
         try:
-            if await engine.writer.read(risk_store.is_halted, engine.trader.account_id) and not engine.trader.halted:
+            if await self._is_halted_in_ledger() and not engine.trader.halted:
                 await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
                 return HALTED_FROM_OUTSIDE
         except LedgerUnavailable as error:
             return f"the ledger cannot be written: {error}"
         return ""
+
+    async def _is_halted_in_ledger(self) -> bool:
+        """Those who ask before a reading has begun share it. Raises LedgerUnavailable."""
+        if self._halt_reading is None:
+            self._halt_reading = asyncio.create_task(self._read_halt())
+        return await asyncio.shield(self._halt_reading)
+
+    async def _read_halt(self) -> bool:
+        self._halt_reading = None  # from here on others need another one
+        engine = self._engine
+        return await engine.writer.read(risk_store.is_halted, engine.trader.account_id)
 
     async def _not_sent(self, order: Order, reason: str) -> None:
         engine = self._engine

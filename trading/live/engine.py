@@ -1,7 +1,8 @@
 """The live engine: one inbox, one Trader, and the order in which things happen around it.
 
 An event is handled, everything it changed is written in one transaction, and only then the commands it led to are
-carried out, each in a task of its own; their answers come back into the inbox. Nothing else touches the Trader.
+carried out, each in a task of its own; their answers come back into the inbox. Events that wait one behind the other
+are written together. Nothing else touches the Trader.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -80,6 +82,7 @@ ON_TIME = timedelta(seconds=2)  # a bar this little late counts as delivered at 
 IN_FLIGHT_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 0.25
 MOST_BARS_WAITING = 1000  # read from the stream and not worked off
+MOST_TAKEN_TOGETHER = 100  # entries of the inbox, before others have their turn
 RECORDING_SECONDS = 1.0
 
 
@@ -105,6 +108,14 @@ class _Item:
     reconciling: bool = False
     frame: str = ""
     done: asyncio.Future[None] | None = None
+
+
+class _Thought(NamedTuple):
+    """An event and what the Trader made of it."""
+
+    event: Event
+    answers: Sequence[Command | Record]
+    records: Sequence[Record]
 
 
 class Engine:
@@ -215,38 +226,52 @@ class Engine:
         return not self._busy and self._inbox.empty() and not self._in_flight
 
     async def work(self) -> None:
-        """Takes the inbox's entries one after another, for ever."""
+        """Takes the inbox's entries in their order, for ever; events that wait one behind the other share a write."""
         while True:
-            item = await self._inbox.get()
+            items = [await self._inbox.get()]
+            while len(items) < MOST_TAKEN_TOGETHER and not self._inbox.empty():
+                items.append(self._inbox.get_nowait())
             self._busy = True
-            try:
-                await self._take(item)
-            except Exception as error:  # whatever it is: nothing goes on with money after a half-handled event
-                log.critical("engine.event_failed", exc_info=error)
-                self.stop(f"an event could not be handled: {type(error).__name__}: {error}", failed=True)
-            finally:
-                self._busy = False
-                if item.done is not None and not item.done.done():
-                    item.done.set_result(None)
-                if self.lockstep is not None and item.frame:
-                    self.lockstep.worked_off(item.frame)
-                if item.frame == "bar":
-                    self._bars_waiting -= 1
-                    if self._bars_waiting < MOST_BARS_WAITING:
-                        self._room_for_bars.set()
-                self._settle()
+            for is_event, some in groupby(items, key=lambda item: item.event is not None):
+                for together in [list(some)] if is_event else ([item] for item in some):
+                    await self._take(together)
+            self._busy = False
+            self._settle()
+            if len(items) == MOST_TAKEN_TOGETHER:
+                await asyncio.sleep(0)  # whoever else has something to do
 
-    async def _take(self, item: _Item) -> None:
-        if item.event is not None:
-            await self._handle(item.event)
-        elif item.report is not None:
-            try:
-                news = await self._facts(item.report, reconciling=item.reconciling)
-            except LedgerUnavailable:
-                self._put_aside.append(_Item(report=item.report, reconciling=item.reconciling))
-                return
-            for fact in news:
-                await self._handle(OrderChanged(now=self.clock(), fact=fact))
+    async def _take(self, items: Sequence[_Item]) -> None:
+        """Handles events together, or one report."""
+        try:
+            if items[0].report is not None:
+                await self._take_report(items[0], items[0].report)
+            else:
+                await self._handle(*(item.event for item in items if item.event is not None))
+        except Exception as error:  # whatever it is: nothing goes on with money after a half-handled event
+            log.critical("engine.event_failed", exc_info=error)
+            self.stop(f"an event could not be handled: {type(error).__name__}: {error}", failed=True)
+        finally:
+            for item in items:
+                self._done_with(item)
+
+    def _done_with(self, item: _Item) -> None:
+        if item.done is not None and not item.done.done():
+            item.done.set_result(None)
+        if self.lockstep is not None and item.frame:
+            self.lockstep.worked_off(item.frame)
+        if item.frame == "bar":
+            self._bars_waiting -= 1
+            if self._bars_waiting < MOST_BARS_WAITING:
+                self._room_for_bars.set()
+
+    async def _take_report(self, item: _Item, report: OrderReport) -> None:
+        try:
+            news = await self._facts(report, reconciling=item.reconciling)
+        except LedgerUnavailable:
+            self._put_aside.append(_Item(report=report, reconciling=item.reconciling))
+            return
+        for fact in news:
+            await self._handle(OrderChanged(now=self.clock(), fact=fact))
 
     async def _facts(self, report: OrderReport, *, reconciling: bool) -> Sequence[Any]:
         account_id = self.trader.account_id
@@ -283,17 +308,29 @@ class Engine:
         order = orders.get(local_id_of(report.client_order_id))
         return order or next((each for each in orders.values() if each.broker_id == report.broker_id), None)
 
-    async def _handle(self, event: Event) -> None:
+    async def _handle(self, *events: Event) -> None:
         """Think, write down, act: in this order."""
-        answers = self.trader.handle(event)
-        records = [answer for answer in answers if isinstance(answer, Record)]
-        records += self._measure_cover(records)
-        if any(not isinstance(record, CandleClosed | Noted) for record in records):
-            await self._write(records, urgent=any(map(_protects, answers)))
-        self._publish(event, records)
-        for answer in answers:
-            if isinstance(answer, Command):
-                self._carry_out(answer)
+        thoughts: list[_Thought] = []
+        try:
+            for event in events:
+                answers = self.trader.handle(event)
+                records = [answer for answer in answers if isinstance(answer, Record)]
+                records += self._measure_cover(records)
+                thoughts.append(_Thought(event, answers, records))
+        finally:  # what was thought before one that cannot be handled holds
+            await self._write_and_act(thoughts)
+
+    async def _write_and_act(self, thoughts: Sequence[_Thought]) -> None:
+        rows = [
+            record for thought in thoughts for record in thought.records if not isinstance(record, CandleClosed | Noted)
+        ]
+        if rows:
+            await self._write(rows, urgent=any(_protects(answer) for thought in thoughts for answer in thought.answers))
+        for thought in thoughts:
+            self._publish(thought.event, thought.records)
+            for answer in thought.answers:
+                if isinstance(answer, Command):
+                    self._carry_out(answer)
 
     def _measure_cover(self, records: Sequence[Record]) -> list[Record]:
         """What is to be written down of the positions that these records close."""

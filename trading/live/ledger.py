@@ -7,6 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
+import structlog
 from django.db import (
     DatabaseError,
     InterfaceError,
@@ -17,6 +18,8 @@ from django.db import (
 )
 
 from trading.live import meters
+
+log = structlog.get_logger("engine")
 
 Value = TypeVar("Value")
 
@@ -57,7 +60,9 @@ def _in_fresh_connection(work: Callable[..., Value], *args: Any, **kwargs: Any) 
             raise
         raise _unavailable(error) from error  # SQLite: the file is damaged, or no database any more
     finally:
-        meters.WRITE_SECONDS.labels(getattr(work, "__name__", "other")).observe(perf_counter() - started)
+        name, seconds = getattr(work, "__name__", "other"), perf_counter() - started
+        meters.WRITE_SECONDS.labels(name).observe(seconds)
+        log.debug("ledger.transaction", work=name, duration_ms=round(seconds * 1000, 3))
 
 
 def _unavailable(error: Exception) -> LedgerUnavailable:

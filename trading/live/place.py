@@ -23,6 +23,7 @@ from trading.simulator.lockstep import Lockstep
 
 if TYPE_CHECKING:
     from trading.live import engine
+    from trading.live.barstore import BarStore
     from trading.live.engine import Engine
     from trading.live.process import Options
 
@@ -39,17 +40,21 @@ class Place:
     """A broker account, its market data and its clock.
 
     `keep_clock` keeps a clock right that is not ours; `begin` runs a market that waits for this engine. `times_fills`:
-    it tells the moment of a fill, where a built-in market tells the minute of the bar.
+    it tells the moment of a fill, where a built-in market tells the minute of the bar. `store` may hold sessions that
+    were fetched from `source`, this place.
     """
 
     broker: BrokerAdapter
     data: DataProvider
     clock: Callable[[], datetime]
     limiter: RateLimiter
+    data_limiter: RateLimiter
     keep_clock: Callable[[], Coroutine[Any, Any, None]] | None = None
     lockstep: "engine.Lockstep | None" = None
     times_fills: bool = True
     begin: "Callable[[Engine], Coroutine[Any, Any, None]] | None" = None
+    store: "BarStore | None" = None
+    source: str = ""
 
 
 async def open_place(config: Config, options: "Options", cleanup: AsyncExitStack) -> Place:
@@ -68,9 +73,22 @@ async def open_place(config: Config, options: "Options", cleanup: AsyncExitStack
         data=alpaca_data(config),
         clock=clock,
         limiter=RateLimiter(),
+        data_limiter=RateLimiter(reserved=0),  # counted apart by the broker
         keep_clock=clock.follow if isinstance(clock, FollowedClock) else None,
         times_fills=not isinstance(clock, FollowedClock),
+        store=_bar_store(),
+        source=data_source(config),
     )
+
+
+def _bar_store() -> "BarStore | None":
+    """The local bar store, if there is one: what reads it takes 40 MB."""
+    folder = django_settings.DATA_DIR / "bars"
+    if not folder.is_dir():
+        return None
+    from trading.live.barstore import BarStore
+
+    return BarStore(folder)
 
 
 def alpaca_data(config: Config) -> AlpacaData:
@@ -82,6 +100,12 @@ def alpaca_data(config: Config) -> AlpacaData:
         data_url=config["broker.data_url"],
         data_stream_url=config["broker.data_stream_url"],
     )
+
+
+def data_source(config: Config) -> str:
+    """Where bars come from, in a word that tells feeds and markets apart: the bar store keeps it with each session."""
+    host = urlsplit(config["broker.data_url"]).netloc
+    return f"{config['broker.feed']} {host}" if host else str(config["broker.feed"])
 
 
 def wall_clock() -> datetime:
@@ -186,6 +210,7 @@ async def _built_in(config: Config, options: "Options", cleanup: AsyncExitStack)
         data=AlpacaData(*BUILT_IN_KEYS, data_url=urls["data_url"], data_stream_url=urls["data_stream_url"]),
         clock=lambda: market.now,
         limiter=RateLimiter(BUILT_IN_REQUESTS_PER_MINUTE),
+        data_limiter=RateLimiter(BUILT_IN_REQUESTS_PER_MINUTE, reserved=0),
         lockstep=lockstep,
         times_fills=False,
         begin=begin,

@@ -26,6 +26,7 @@ from trading.live.broadcast import Broadcaster, account_mode, activity_line
 from trading.live.calls import BrokerCalls, DataCalls
 from trading.live.emergency import EmergencyJournal, journal_path
 from trading.live.engine import Engine
+from trading.live.history import History
 from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.lock import EngineLock, LockFailed
 from trading.live.notifier import Notifier, keep_summaries
@@ -212,7 +213,7 @@ class EngineProcess:
     async def _build(self, config: Config, place: Place, journal: EmergencyJournal) -> Engine:
         """Everything around the Trader, with the account's own history in it."""
         calls = self._parts.calls(place.broker, limiter=place.limiter)
-        data_calls = DataCalls(place.data, limiter=place.limiter)
+        data_calls = DataCalls(place.data, limiter=place.data_limiter)
         try:
             await place.broker.connect()
             await place.data.connect()
@@ -241,7 +242,8 @@ class EngineProcess:
             asks_broker=True,
         )
         recent = await self._ledger.run(store.activities, account_id, limit=50)
-        sessions = Sessions(data=place.data, data_calls=data_calls, calls=calls)
+        history = History(data_calls, store=place.store, source=place.source)
+        sessions = Sessions(data=place.data, data_calls=data_calls, calls=calls, history=history)
         broadcaster.attach(
             trader,
             [activity_line(row_id, record) for row_id, record in reversed(recent)],

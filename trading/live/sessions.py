@@ -14,6 +14,7 @@ from risk import store as risk_store
 from trading.broker import BrokerError, DataProvider, MarketHours, NotAuthorized
 from trading.live import calendar
 from trading.live.calls import BrokerCalls, DataCalls
+from trading.live.history import History
 from trading.live.recovery import QUANTITY
 from trading.market import Bar, Session
 from trading.messages import HistoryDelivered, RequestHistory, SessionStarted
@@ -28,15 +29,18 @@ DAYS_AHEAD = timedelta(days=14)
 PREPARATION = timedelta(minutes=5)  # before the open: calendar, clock and account are looked at
 GAP_MARGIN = timedelta(minutes=2)
 MOST_SESSIONS_OF_HISTORY = 64
-WARMED_UP_TOGETHER = 100
+WARMED_UP_TOGETHER = 250
 
 
 class Sessions:
     """The sessions around the engine's market time: ours and the broker's calendar, the stricter hours win."""
 
-    def __init__(self, *, data: DataProvider, data_calls: DataCalls, calls: BrokerCalls) -> None:
+    def __init__(
+        self, *, data: DataProvider, data_calls: DataCalls, calls: BrokerCalls, history: History | None = None
+    ) -> None:
         self.data = data
         self._data_calls = data_calls
+        self._history = history or History(data_calls)
         self._calls = calls
         self._ahead: list[Session] = []
         self._windows: dict[tuple[datetime, datetime], list[RequestHistory]] = {}
@@ -181,12 +185,7 @@ class Sessions:
         while (more := sessions_to_fetch(earlier, needs, already=count)) > count:
             wanted = [symbol for symbol in symbols if symbol not in found or not found[symbol].is_enough]
             try:
-                bars = await self._data_calls.bars(
-                    wanted,
-                    start=earlier[-more].open,
-                    end=earlier[-count].open if count else before,
-                    split_adjusted=True,
-                )
+                bars = await self._history.bars(wanted, earlier[len(earlier) - more : len(earlier) - count])
             except BrokerError as error:
                 log.error("warm_up.failed", symbols=wanted, reason=str(error))
                 break

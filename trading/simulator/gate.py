@@ -5,6 +5,7 @@ import math
 import re
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from uuid import uuid4
@@ -25,6 +26,7 @@ RATE_LIMITED = 42910000
 INTERNAL = 50010000
 WINDOW_SECONDS = 60
 UNLIMITED = 1_000_000  # what the headers say when nothing limits
+DATA = "/v2/stocks"
 STREAMS = ("/stream", "/v2/iex", "/v2/sip")  # these ask for the keys themselves
 OPEN_TO_ALL = ("/market/clock",)
 OCCASIONS = {
@@ -46,7 +48,9 @@ RESET_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: what closes 
 
 
 class Gate:
-    """Lets requests with the right keys in. `requests_per_minute` of real time, None for as many as come.
+    """Lets requests with the right keys in.
+
+    `requests_per_minute` of real time, None for as many as come; those for market data are counted apart.
 
     `unix_time` tells the time that the headers of the rate limit name.
     """
@@ -59,7 +63,7 @@ class Gate:
         self._limit = requests_per_minute
         self._faults = faults
         self._window = 0
-        self._used = 0
+        self._used: Counter[bool] = Counter()  # by whether it was for market data
 
     def limit(self, requests_per_minute: int | None) -> None:
         """From now on so many requests a minute are answered."""
@@ -71,14 +75,16 @@ class Gate:
 
         @web.middleware
         async def every_reply(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path in STREAMS:
+            if request.path in (*STREAMS, *OPEN_TO_ALL):
                 return await handler(request)
-            self._count()
+            is_data = request.path.startswith(DATA)
+            self._count(is_data=is_data)
             occasion = OCCASIONS.get(f"{request.method} {ORDER_PATH.sub('/v2/orders/ID', request.path)}")
             fault = self._faults.strike(occasion) if occasion else None
             response = await (self._fail(fault, request, handler) if fault else self._reply(request, handler))
             # What a fault says of the rate limit stays.
-            response.headers.update({k: v for k, v in self._headers().items() if k not in response.headers})
+            headers = self._headers(is_data=is_data)
+            response.headers.update({k: v for k, v in headers.items() if k not in response.headers})
             return response
 
         return every_reply
@@ -121,9 +127,9 @@ class Gate:
 
     async def _reply(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         keys = request.headers.get("APCA-API-KEY-ID"), request.headers.get("APCA-API-SECRET-KEY")
-        if keys != self._keys and request.path not in OPEN_TO_ALL:
+        if keys != self._keys:
             return web.json_response({"message": "unauthorized."}, status=HTTPStatus.UNAUTHORIZED)
-        if self._limit is not None and self._used > self._limit:
+        if self._limit is not None and self._used[request.path.startswith(DATA)] > self._limit:
             return _error(HTTPStatus.TOO_MANY_REQUESTS, {"code": RATE_LIMITED, "message": "rate limit exceeded"})
         try:
             return await handler(request)
@@ -139,18 +145,19 @@ class Gate:
         except web.HTTPClientError as error:  # no such path or method
             return _error(error.status, {"message": error.reason})
 
-    def _count(self) -> None:
+    def _count(self, *, is_data: bool) -> None:
         window = int(asyncio.get_running_loop().time()) // WINDOW_SECONDS
         if window != self._window:
-            self._window, self._used = window, 0
-        self._used += 1
+            self._window = window
+            self._used.clear()
+        self._used[is_data] += 1
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, *, is_data: bool) -> dict[str, str]:
         limit = UNLIMITED if self._limit is None else self._limit
         left_seconds = (self._window + 1) * WINDOW_SECONDS - asyncio.get_running_loop().time()
         return {
             "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(max(limit - self._used, 0)),
+            "X-RateLimit-Remaining": str(max(limit - self._used[is_data], 0)),
             "X-RateLimit-Reset": str(math.ceil(self._unix_time() + left_seconds)),
             "X-Request-ID": uuid4().hex,
         }

@@ -335,11 +335,13 @@ class Market:
         self.save()  # from here on this minute is never matched again, whatever happens
         for bar in self._bars_of(session, self.now - MINUTE):
             for execution in self.exchange.match(bar):
+                await self._data.flush()  # what came before it is known before it
                 self.book.executed(execution, now=self.now)
                 await self._tell()
                 await self._answered()
             await self._data.send_bar(bar)
             await self._settled()
+        await self._data.flush()
         await self._fire_timers()
 
     def _fail_minute(self) -> None:

@@ -28,6 +28,7 @@ PING_SECONDS = 20.0
 UPDATED_BAR_SECONDS = 30.0  # after the bar itself
 LATE_SHARES = 100
 SEND_SECONDS = 5.0  # a client that takes no more data for that long is cut off
+BARS_A_FRAME = 500  # at most: the provider sends many messages in one frame, and does not say how many
 CHANNELS = (
     "trades", "quotes", "bars", "updatedBars", "dailyBars", "statuses", "lulds", "corrections", "cancelErrors",
 )  # fmt: skip
@@ -178,9 +179,8 @@ class _Stream(ABC):
             task.cancel()
         await asyncio.gather(*(connection.close() for connection in set(self._connections)))
 
-    async def _deliver(self, connection: Connection, message: Any) -> None:
-        """Sends what the engine works off, or what a fault makes of it."""
-        fault = self._faults.strike(self.occasion)
+    async def _deliver(self, connection: Connection, message: Any, fault: Fault | None) -> None:
+        """Sends what the engine works off, or what the fault makes of it."""
         held_back, self._held_back = self._held_back, []
         if fault is None:
             await self._send(connection, message)
@@ -278,7 +278,8 @@ class TradeUpdates(_Stream):
         """Sends one update to the client, if there is one that listens. There is no replay for those who come late."""
         client = self.client
         if client is not None and client.wants("trades", "*"):
-            await self._deliver(client, {"stream": "trade_updates", "data": _update_json(update)})
+            message = {"stream": "trade_updates", "data": _update_json(update)}
+            await self._deliver(client, message, self._faults.strike(self.occasion))
 
     @property
     def is_listening(self) -> bool:
@@ -329,12 +330,34 @@ class MarketData(_Stream):
     def __init__(self, *, on_symbols: Callable[[Iterable[str]], None], **options: Any) -> None:
         super().__init__(**options)
         self._on_symbols = on_symbols
+        self._together: list[Json] = []  # bars that wait for their frame, for `_together_for`
+        self._together_for: Connection | None = None
 
     async def send_bar(self, bar: Bar) -> None:
-        """Sends a minute bar to the client, if it has subscribed to the symbol."""
+        """Sends a minute bar to the client, if it has subscribed to the symbol: with others, by `flush` at the latest.
+
+        An engine in lockstep works off one bar at a time, and what a fault strikes travels alone.
+        """
         client = self.client
-        if client is not None and client.wants("bars", bar.symbol):
-            await self._deliver(client, [{"T": "b", "S": bar.symbol, **bar_json(bar)}])
+        if client is None or not client.wants("bars", bar.symbol):
+            return
+        message = {"T": "b", "S": bar.symbol, **bar_json(bar)}
+        fault = self._faults.strike(self.occasion)
+        if fault is not None or self._held_back or self._lockstep is not None:
+            await self.flush()
+            await self._deliver(client, [message], fault)
+            return
+        if client is not self._together_for:
+            self._together, self._together_for = [], client
+        self._together.append(message)
+        if len(self._together) == BARS_A_FRAME:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """The bars that wait go out."""
+        if self._together and self._together_for is not None:
+            together, self._together = self._together, []
+            await self._send(self._together_for, together)
 
     async def send_status(self, symbol: str, *, halted: bool, reason: str, at: datetime) -> None:
         """Tells of a halt or a resumption, in the codes of tape C."""

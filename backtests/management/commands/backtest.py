@@ -13,12 +13,12 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from backtests import store
-from backtests.bars import BarStore
 from backtests.execution import Loaded, NoBacktest, execute_on, load
 from backtests.outcome import Outcome, document
 from backtests.request import BadRequest, make_request
 from orders import guards
 from orders.command import OneLineCommand, UserError
+from trading.live.barstore import BarStore
 
 
 class Command(OneLineCommand):

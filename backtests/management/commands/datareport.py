@@ -13,7 +13,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from backtests.bars import BarStore, BrokenStore
 from backtests.data_report import DataReport, examine
 from backtests.outcome import report_document
 from backtests.terminal import GRADE_STYLES, PIPED_WIDTH_COLUMNS
@@ -21,6 +20,7 @@ from orders.command import OneLineCommand, UserError
 from trading.columns import BarColumns, to_moment
 from trading.live import calendar
 from trading.live.barfiles import BarFileError, find_bar_files, read_bar_file
+from trading.live.barstore import BarStore, BrokenStore
 from trading.management.arguments import day, symbols
 from trading.market import Session
 

@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from functools import partial
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backtests.bars import BarStore, BrokenStore
 from backtests.fetching import Fetched, fetch
 from orders.command import OneLineCommand, UserError
 from risk.config import Config
 from trading.broker import BrokerError, NotAuthorized, OrderRefused
 from trading.live import calendar
+from trading.live.barstore import BarStore, BrokenStore
 from trading.live.calls import DataCalls
 from trading.management.arguments import day, symbols
 from trading.market import Session
@@ -54,13 +53,13 @@ class Command(OneLineCommand):
                 "or import files with `manage.py importbars`"
             )
         # Both bring alpaca-py or requests.
-        from trading.live.place import alpaca_data, clock_of
+        from trading.live.place import alpaca_data, clock_of, data_source
 
         now = clock_of(config["broker.trading_url"])
         sessions = _sessions(options["start_date"], options["end_date"], now())
         calls = DataCalls(alpaca_data(config))
         done: list[Fetched] = []
-        fetching = self._fetch(calls, options["symbols"], sessions, source=_source(config), now=now, done=done)
+        fetching = self._fetch(calls, options["symbols"], sessions, source=data_source(config), now=now, done=done)
         try:
             asyncio.run(fetching)
         except (BrokerError, BrokenStore, OSError) as error:
@@ -128,12 +127,6 @@ def _sessions(start: date, end: date, now: datetime) -> list[Session]:
     if not begun:
         raise UserError(f"no session from {start} to {end} has begun: it is {now:%Y-%m-%d %H:%M} UTC")
     return begun
-
-
-def _source(config: Config) -> str:
-    """Where bars come from, in a word that tells feeds and markets apart."""
-    host = urlsplit(config["broker.data_url"]).netloc
-    return f"{config['broker.feed']} {host}" if host else str(config["broker.feed"])
 
 
 def _explain(error: Exception, *, feed: str) -> NoReturn:

@@ -6,10 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from backtests.bars import BarStore, BrokenStore, Merged
 from orders.command import OneLineCommand, UserError
 from trading.columns import BarColumns
 from trading.live.barfiles import BarFileError, ReadReport, find_bar_files, read_bar_file
+from trading.live.barstore import BarStore, BrokenStore, Merged
 
 ROWS_NAMED = 20
 ROWS_NAMED_IN_A_REFUSAL = 3

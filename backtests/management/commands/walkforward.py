@@ -11,7 +11,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from backtests.bars import BarStore
 from backtests.execution import NoBacktest
 from backtests.management import arguments
 from backtests.outcome import metrics_document
@@ -21,6 +20,7 @@ from backtests.tasks import windows_of
 from backtests.walkforward import WalkForward, document, walk
 from backtests.workers import Bench, Processes, WorkersDied
 from orders.command import OneLineCommand, UserError
+from trading.live.barstore import BarStore
 
 PIPED_WIDTH_COLUMNS = 160
 
