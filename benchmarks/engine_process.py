@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from benchmarks.market_process import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
+MANAGE = (sys.executable, str(ROOT / "manage.py"))
 PATIENCE_SECONDS = 900
 LOOK_SECONDS = 0.2
 
@@ -30,7 +32,7 @@ class Engine:
         self._log = folder / "engine.log"
         self.started = time.time()
         with self._log.open("w") as log:
-            command = [sys.executable, str(ROOT / "manage.py"), "runengine", "--no-worker", *arguments]
+            command = [*MANAGE, "runengine", "--no-worker", *arguments]
             self.process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=log)
 
     @property
@@ -99,21 +101,37 @@ def running(
     urls = here.recv()
     variables = {
         **{f"BROKER__{name.upper()}": url for name, url in urls.items()},
-        "BROKER__PROVIDER": "alpaca", "BROKER__API_KEY": KEYS[0], "BROKER__SECRET_KEY": KEYS[1],
-        "DATA_DIR": str(folder), "ENV_FILE": os.devnull, **settings,
+        "BROKER__PROVIDER": "alpaca", "BROKER__API_KEY": KEYS[0], "BROKER__SECRET_KEY": KEYS[1], **settings,
     }  # fmt: skip
+    try:
+        environment = new_ledger(folder, variables)
+        prepare(folder, urls)
+        with started(folder, environment, *arguments) as engine:
+            yield engine, here
+    finally:
+        market.kill()
+
+
+def new_ledger(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Makes an empty ledger in the folder; the environment of those who work with it."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("ALGO_", "DJANGO_"))}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {"DATA_DIR": str(folder), "ENV_FILE": os.devnull, "WEB__PORT": str(port), **settings}
     environment = kept | {f"ALGO_{name}": text for name, text in variables.items()}
-    migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
-    subprocess.run(migrate, env=environment, check=True)
-    prepare(folder, urls)
+    subprocess.run([*MANAGE, "migrate", "--verbosity", "0"], env=environment, check=True)
+    return environment
+
+
+@contextmanager
+def started(folder: Path, environment: Mapping[str, str], *arguments: str) -> Iterator[Engine]:
+    """An engine that does not outlive the block."""
     engine = Engine(folder, environment, *arguments)
     try:
-        yield engine, here
+        yield engine
     finally:
         engine.process.kill()
         engine.process.wait()
-        market.kill()
 
 
 def machine() -> dict[str, Any]:

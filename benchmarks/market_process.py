@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from trading.live import calendar
 from trading.market import MINUTE, Bar, Session
+from trading.simulator.faults import NO_FAULTS, Fault, On, Schedule
 from trading.simulator.market import Market
 from trading.simulator.streams import Connection as Client
 
@@ -51,8 +52,8 @@ class MadeBars(ABC):
 class TimedMarket(Market):
     """Tells of each minute that was sent, and of each order request that arrived, by the wall clock in seconds.
 
-    `("minute", start, first frame, last frame)`, each just before it was packed and sent, and `("order", seconds since
-    the latest frame)`.
+    `("minute", start, first frame, last frame)`, each just before it was packed and sent, `("order", seconds since the
+    latest frame)`, and `("fault", occasion, when)` for each fault that struck.
     """
 
     def __init__(self, told: Connection, **options: Any) -> None:
@@ -62,6 +63,14 @@ class TimedMarket(Market):
         super().__init__(**options)
         self._send = self._data._send
         self._data._send = self._send_timed  # type: ignore[method-assign]
+        self._strike = self.faults.strike
+        self.faults.strike = self._note_strike  # type: ignore[method-assign]
+
+    def _note_strike(self, on: On) -> Fault | None:
+        fault = self._strike(on)
+        if fault is not None:
+            self._told.send(("fault", on, time.time()))
+        return fault
 
     def _application(self) -> web.Application:
         application = super()._application()
@@ -86,11 +95,11 @@ class TimedMarket(Market):
             self._told.send(("minute", self.now - MINUTE, self._frames[0], self._frames[-1]))
 
 
-def play(bars: MadeBars, speed: float, told: Connection) -> None:
+def play(bars: MadeBars, speed: float, told: Connection, *, faults: Schedule = NO_FAULTS) -> None:
     """The market's process; the first thing that it tells are its URLs."""
 
     async def run() -> None:
-        market = TimedMarket(told, bars=bars, account_number="LOAD", keys=KEYS, speed=speed)
+        market = TimedMarket(told, bars=bars, account_number="LOAD", keys=KEYS, speed=speed, faults=faults)
         await market.start()
         told.send(market.urls)
         market.begin()

@@ -201,6 +201,35 @@ def test_an_order_and_its_event_are_written_together_or_not_at_all(each_ledger: 
     assert ledger_orders() == [partly] == store.rebuild(ACCOUNT)
 
 
+def test_changes_of_several_orders_are_written_together_in_their_order(each_ledger: str) -> None:
+    working = record_working(order())
+    one, other = order("one", signal="one"), order("other", signal="other")
+    submitted = Submitted(local_id=one.local_id, at=at(2))
+    canceled = Canceled(local_id=working.local_id, at=at(2))
+    changes: list[tuple[Order, Fact, Order | None]] = [
+        (one, Created(local_id=one.local_id, at=at(1)), None),
+        (other, Created(local_id=other.local_id, at=at(1)), None),
+        (apply(one, submitted), submitted, one),
+        (apply(working, canceled), canceled, working),
+    ]
+    store.record_orders(changes, account_id=ACCOUNT, run_id=1, real_at=REAL)
+    assert ledger_orders() == [apply(working, canceled), apply(one, submitted), other]
+    assert store.rebuild(ACCOUNT) == ledger_orders()
+
+
+def test_if_one_of_several_changes_does_not_fit_none_is_written(each_ledger: str) -> None:
+    working = record_working(order())
+    record(working, fill(working, "4", "100.01"))
+    one, canceled = order("one", signal="one"), Canceled(local_id=working.local_id, at=at(2))
+    changes: list[tuple[Order, Fact, Order | None]] = [
+        (one, Created(local_id=one.local_id, at=at(1)), None),
+        (apply(working, canceled), canceled, working),
+    ]
+    with pytest.raises(store.StaleOrder):
+        store.record_orders(changes, account_id=ACCOUNT, run_id=1, real_at=REAL)
+    assert [each.local_id for each in ledger_orders()] == [working.local_id]
+
+
 # --- what the engine asks for at start --------------------------------------------------------------------------------
 
 

@@ -19,10 +19,11 @@ from alpaca.trading.enums import OrderSide, TimeInForce
 from alpaca.trading.requests import MarketOrderRequest, StopOrderRequest
 from alpaca.trading.stream import TradingStream
 
-from tests.built_in_market import KEYS, Conductor, script
+from tests.built_in_market import KEYS, Conductor, ScriptedBars, script
 from trading.exchange import Exchange
 from trading.simulator import streams
-from trading.simulator.faults import Faults
+from trading.simulator.faults import NO_FAULTS, Fault, Faults, Kind, On, Schedule
+from trading.simulator.market import Market
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
 DAY, GTC = TimeInForce.DAY, TimeInForce.GTC
@@ -277,6 +278,49 @@ async def test_one_market_data_connection_at_a_time(market: Conductor) -> None:
     async with raw(url) as third:
         await third.hear()
         assert await third.ask(AUTH) == [{"T": "success", "msg": "authenticated"}]
+
+
+@asynccontextmanager
+async def alone(*bars: Any, faults: Schedule = NO_FAULTS) -> AsyncIterator[Market]:
+    """A market that waits for nobody, as fast as it can."""
+    market = Market(bars=ScriptedBars(*bars), account_number="TEST", speed=0, keys=KEYS, faults=faults)
+    await market.start()
+    running = asyncio.create_task(market.run())
+    try:
+        yield market
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        await market.stop()
+
+
+async def frames(market: Market, count: int) -> list[list[str]]:
+    """The symbols of the bars in each of the next frames."""
+    async with raw(market.urls["data_stream_url"]) as client:
+        await client.hear()
+        await client.ask(AUTH)
+        await client.ask({"action": "subscribe", "bars": ["*"]})
+        market.begin()
+        return [[bar["S"] for bar in await client.hear()] for _ in range(count)]
+
+
+async def test_the_bars_of_a_minute_share_a_frame_as_the_providers_do() -> None:
+    bars = (script("100|101", symbol) for symbol in ("AAPL", "MSFT", "TSLA"))
+    async with alone(*bars) as market:
+        assert await frames(market, 2) == [["AAPL", "MSFT", "TSLA"]] * 2
+
+
+async def test_a_frame_holds_no_more_than_so_many_bars() -> None:
+    names = [f"{first}{second}{third}" for first in "ABCDEF" for second in "ABCDEFGHIJ" for third in "ABCDEFGHIJ"]
+    async with alone(*(script("100", name) for name in names)) as market:
+        assert [len(frame) for frame in await frames(market, 2)] == [streams.BARS_A_FRAME, 600 - streams.BARS_A_FRAME]
+
+
+async def test_a_bar_that_a_fault_strikes_travels_alone() -> None:
+    bars = (script("100|101", symbol) for symbol in ("AAPL", "MSFT", "TSLA"))
+    twice = Schedule(faults=(Fault(on=On.BAR, kind=Kind.DUPLICATE, number=2),))
+    async with alone(*bars, faults=twice) as market:
+        assert await frames(market, 5) == [["AAPL"], ["MSFT"], ["MSFT"], ["TSLA"], ["AAPL", "MSFT", "TSLA"]]
 
 
 async def test_messagepack_is_spoken_only_when_asked_for(market: Conductor) -> None:

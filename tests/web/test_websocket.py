@@ -296,6 +296,30 @@ async def test_a_page_that_does_not_read_holds_nobody_up_and_gets_a_fresh_snapsh
         await page.close()
 
 
+async def test_ten_pages_that_never_read_take_nothing_from_forty_that_do() -> None:
+    user = await database_sync_to_async(User.objects.create_user)("operator")
+    numbers = list(range(1, LONGEST_OUTBOX + 20))
+    async with engine():
+        deaf, readers = [SlowPage(user) for _ in range(10)], [SlowPage(user) for _ in range(40)]
+        for page in readers:
+            page.reads.set()
+        for page in (*deaf, *readers):
+            await page.has(1)
+        for number in numbers:
+            await broadcast(number)
+            await taken()
+        for page in readers:
+            await page.has(1 + len(numbers))
+            assert [message["seq"] for message in page.got[1:]] == numbers
+        for page in deaf:  # nothing was kept for them
+            assert len(page.got) == 1
+            page.reads.set()
+            await page.has(2)
+            assert [message["type"] for message in page.got] == ["snapshot", "snapshot"]
+        for page in (*deaf, *readers):
+            await page.close()
+
+
 async def test_a_page_that_reads_slowly_loses_nothing_as_long_as_it_keeps_up() -> None:
     user = await database_sync_to_async(User.objects.create_user)("operator")
     async with engine():

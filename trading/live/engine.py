@@ -26,7 +26,7 @@ from trading.batch import Batch
 from trading.broker import CorrectedBar, NotAuthorized, OrderStatus, StreamState, TradeUpdate, TradingStatus
 from trading.cover import Cover, CoverMeter
 from trading.live import meters
-from trading.live.broadcast import Broadcaster
+from trading.live.broadcast import MOST_SYMBOLS_SHOWN, Broadcaster
 from trading.live.calls import BrokerCalls
 from trading.live.desk import Desk
 from trading.live.emergency import EmergencyJournal
@@ -378,7 +378,8 @@ class Engine:
             elif isinstance(record, DecisionRecorded):
                 meters.DECISIONS.labels(record.refused_by or "none").inc()
             elif isinstance(record, CandleClosed):
-                self.recorder.add_candle(record)
+                if record.is_live or self._is_worth_recording(record):
+                    self.recorder.add_candle(record)
                 self.broadcaster.candle_closed(record)
             elif isinstance(record, ActivityRecorded | Noted):
                 _log_record(record)
@@ -388,6 +389,12 @@ class Engine:
         elif is_told(event):
             self.log_told(event)
         self.broadcaster.changed()
+
+    def _is_worth_recording(self, closed: CandleClosed) -> bool:
+        """Charts begin with the days before, which of thousands of symbols would be hundreds of megabytes."""
+        session = self.trader.session
+        is_of_today = session is not None and closed.candle.timestamp >= session.open
+        return is_of_today or len(self.trader.books) <= MOST_SYMBOLS_SHOWN
 
     def log_told(self, entry: Entry) -> None:
         """Keeps what the Trader was told, so that the run can be repeated."""
