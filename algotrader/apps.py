@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from axes.apps import AppConfig as AxesConfig
 from django.apps import AppConfig
 from django.contrib.admin import autodiscover
 from django.contrib.admin.apps import SimpleAdminConfig
@@ -19,6 +20,12 @@ class Daphne(AppConfig):
     """Daphne with its `runserver`; its own entry loads the server, and with it Twisted, at once."""
 
     name = "daphne"
+
+
+class Axes(AxesConfig):  # type: ignore[misc]  # it comes without types
+    """Axes, which counts failed logins, under a name that says so."""
+
+    verbose_name = "Sign-ins"
 
 
 class Admin(SimpleAdminConfig):

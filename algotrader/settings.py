@@ -32,7 +32,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "axes",
+    "algotrader.apps.Axes",
     "channels",
     "django_htmx",
     "orders",
@@ -58,6 +58,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "dashboard.relogin.htmx_to_login",
     "axes.middleware.AxesMiddleware",  # the last one: it answers for a login that is locked out
 ]
 

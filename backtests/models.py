@@ -55,6 +55,7 @@ class BacktestRun(models.Model):
 
     class Meta:
         db_table = "backtest_run"
+        verbose_name = "backtest"
         constraints = [
             one_of("backtest_run", "status", STATUSES),
             models.CheckConstraint(condition=models.Q(progress__lte=100), name="backtest_run_progress_percent"),
@@ -132,6 +133,7 @@ class BacktestSweep(models.Model):
 
     class Meta:
         db_table = "backtest_sweep"
+        verbose_name = "sweep"
         constraints = [
             one_of("backtest_sweep", "status", SWEEP_STATUSES),
             models.CheckConstraint(condition=models.Q(points__gt=0), name="backtest_sweep_points_positive"),
@@ -157,6 +159,7 @@ class BacktestSweepChunk(models.Model):
 
     class Meta:
         db_table = "backtest_sweep_chunk"
+        verbose_name = "sweep chunk"
         constraints = [
             one_of("backtest_sweep_chunk", "status", STATUSES),
             models.UniqueConstraint(fields=["sweep", "first"], name="ux_backtest_sweep_chunk"),
@@ -184,6 +187,7 @@ class BacktestSweepPoint(models.Model):
 
     class Meta:
         db_table = "backtest_sweep_point"
+        verbose_name = "sweep point"
         constraints = [models.UniqueConstraint(fields=["sweep", "number"], name="ux_backtest_sweep_point")]
 
     def __str__(self) -> str:
@@ -221,6 +225,7 @@ class BacktestWalkForward(models.Model):
 
     class Meta:
         db_table = "backtest_walk_forward"
+        verbose_name = "walk-forward"
         constraints = [
             one_of("backtest_walk_forward", "status", STATUSES),
             models.CheckConstraint(

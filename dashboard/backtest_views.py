@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
@@ -30,14 +30,13 @@ from backtests.sweep import (
 )
 from backtests.tasks import queue_backtest, queue_sweep, queue_walk
 from backtests.validation import resampled
-from dashboard import store
+from dashboard import pages, store
 from risk.config import BY_KEY, Kind, Setting, as_text
 from risk.roles import Role, role_of
 from trading.live.barstore import BarStore
 from trading.strategy import Strategy
 
 UNFINISHED = ("queued", "running")
-ROWS = 50
 BEST = 20
 PATHS, MOST_PATHS = 5_000, 20_000  # of a Monte Carlo, made while the page is waited for
 FIGURES = {
@@ -138,7 +137,7 @@ def _filled_in(request: HttpRequest) -> dict[str, Any]:
     if run := _run(request.GET.get("like", "")):
         values |= _values_of(run) | _texts(run.params)
     elif row := _sweep(request.GET.get("sweep", "")):
-        point = _number(request.GET.get("point", ""))
+        point = pages.number(request.GET.get("point", ""))
         if point is None:
             values |= _values_of(row) | _texts(row.params) | {key: ",".join(each) for key, each in row.grid.items()}
         elif point < row.points:
@@ -190,7 +189,7 @@ def _sweep_asked_for(request: HttpRequest) -> Sweep:
 
 
 def _queue_walk(request: HttpRequest, sweep: Sweep) -> int:
-    train, test = (_number(request.POST.get(name, "")) for name in ("train", "test"))
+    train, test = (pages.number(request.POST.get(name, "")) for name in ("train", "test"))
     if train is None or test is None:
         raise BadRequest("a walk-forward needs both numbers of sessions: those to choose on and those to try it on")
     figure = request.POST.get("figure", "")
@@ -228,7 +227,9 @@ def backtest_progress(request: HttpRequest, run_id: int) -> HttpResponse:
     run = backtest_store.find(run_id)
     if run is None:
         raise Http404(f"There is no backtest {run_id}.")
-    return _progress(request, "dashboard/backtest_progress.html", {"run": run}, is_over=run.status not in UNFINISHED)
+    return pages.show_progress(
+        request, "dashboard/backtest_progress.html", {"run": run}, is_over=run.status not in UNFINISHED
+    )
 
 
 # --- comparing two ----------------------------------------------------------------------------------------------------
@@ -295,8 +296,8 @@ def monte_carlo(request: HttpRequest, run_id: int) -> HttpResponse:
     if run is None or run.status != "done":
         raise Http404(f"There is no finished backtest {run_id}.")
     pnls = [trade.pnl for trade in backtest_store.trades_of(run_id)]
-    paths = min(max(_number(request.GET.get("paths", "")) or PATHS, 1), MOST_PATHS)
-    seed = _number(request.GET.get("seed", "")) or 0
+    paths = min(max(pages.number(request.GET.get("paths", "")) or PATHS, 1), MOST_PATHS)
+    seed = pages.number(request.GET.get("seed", "")) or 0
     bands = resampled(pnls, initial_capital=run.initial_capital, paths=paths, seed=seed) if pnls else None
     context = {
         "title": f"Monte Carlo of backtest {run_id}",
@@ -322,17 +323,8 @@ def monte_carlo(request: HttpRequest, run_id: int) -> HttpResponse:
 @login_required
 def sweeps(request: HttpRequest) -> HttpResponse:
     """All sweeps, newest first, in pages."""
-    page = _number(request.GET.get("page", "")) or 1
-    found = sweep_store.sweeps(limit=ROWS + 1, offset=(page - 1) * ROWS)
-    context = {
-        "title": "Sweeps",
-        "sweeps": found[:ROWS],
-        "first_row": (page - 1) * ROWS + 1,
-        "last_row": (page - 1) * ROWS + len(found[:ROWS]),
-        "earlier": f"?page={page + 1}" if len(found) > ROWS else "",
-        "later": f"?page={page - 1}" if page > 1 else "",
-    }
-    return _page(request, "dashboard/sweeps.html", context)
+    found = pages.part(request, lambda limit, offset: sweep_store.sweeps(limit=limit, offset=offset))
+    return _page(request, "dashboard/sweeps.html", {"title": "Sweeps", "sweeps": found.rows, "part": found})
 
 
 @require_safe
@@ -374,7 +366,9 @@ def sweep_progress(request: HttpRequest, sweep_id: int) -> HttpResponse:
     row = sweep_store.find(sweep_id)
     if row is None:
         raise Http404(f"There is no sweep {sweep_id}.")
-    return _progress(request, "dashboard/sweep_progress.html", {"sweep": row}, is_over=row.status != "running")
+    return pages.show_progress(
+        request, "dashboard/sweep_progress.html", {"sweep": row}, is_over=row.status != "running"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,29 +402,17 @@ def _heat(found: HeatMap, figure: str) -> dict[str, Any]:
 
 
 def _page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
-    shared = {"section": "backtests", "mode": store.shown_mode()}
-    return render(request, template, {**shared, **context}, status=status)
-
-
-def _progress(request: HttpRequest, template: str, context: dict[str, Any], *, is_over: bool) -> HttpResponse:
-    response = render(request, template, context)
-    if is_over:
-        response["HX-Refresh"] = "true"
-    return response
+    return pages.show(request, template, section="backtests", context=context, status=status)
 
 
 def _run(text: str) -> Run | None:
-    number = _number(text)
+    number = pages.number(text)
     return None if number is None else backtest_store.find(number)
 
 
 def _sweep(text: str) -> sweep_store.SweepRow | None:
-    number = _number(text)
+    number = pages.number(text)
     return None if number is None else sweep_store.find(number)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _figure(metrics: Mapping[str, Any], name: str) -> float | None:

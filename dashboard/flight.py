@@ -1,8 +1,9 @@
 """The flight recorder: what the ledger and the run's files tell of one order, and of one trade."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ from trading.live.broadcast import number, timestamp
 from trading.store import NEW_YORK
 
 CANDLES_AROUND = 40
+CLOCK = re.compile(r"\b(\d\d:\d\d:\d\d)( UTC)?\b")
 ANSWERS = ("accepted", "rejected", "failed", "fill", "partial_fill", "canceled", "expired", "replaced", "forced")
 
 
@@ -37,6 +39,36 @@ class StopMove:
     after: Decimal
     outcome: str
     took_ms: float | None
+
+
+def signals(decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The decisions with their candle as numbers, and the words of the risk checks in New York time."""
+    return [
+        {
+            **decision,
+            "candle": _candle(decision["candle"]),
+            "checks": [
+                {**check, "detail": _in_new_york(check["detail"], decision["recorded_at"])}
+                for check in decision["checks"]
+            ],
+        }
+        for decision in decisions
+    ]
+
+
+def _candle(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    prices = {name: Decimal(recorded[name]) for name in ("open", "high", "low", "close")}
+    return {**recorded, **prices, "timestamp": datetime.fromisoformat(recorded["timestamp"])}
+
+
+def _in_new_york(words: str, day: datetime) -> str:
+    """The rules speak, and are recorded, in UTC."""
+
+    def there(found: re.Match[str]) -> str:
+        moment = datetime.combine(day.astimezone(UTC), time.fromisoformat(found[1]), UTC)
+        return f"{moment.astimezone(NEW_YORK):%H:%M:%S}"
+
+    return CLOCK.sub(there, words)
 
 
 def steps(events: Sequence[RecordedEvent]) -> list[Step]:

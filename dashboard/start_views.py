@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from dashboard import replay, store
+from dashboard import pages, replay, store
 from orders import store as order_store
 from trading import store as trading_store
 from trading.api import current_account
@@ -38,13 +37,12 @@ PAPER_CHECKS = (
 def start(request: HttpRequest) -> HttpResponse:
     """What has happened so far, what comes next, and the checks, which a trader may try."""
     config = store.effective_config()
-    return render(
+    return pages.show(
         request,
         "dashboard/start.html",
-        {
+        section="start",
+        context={
             "title": "First steps",
-            "section": "start",
-            "mode": store.shown_mode(),
             "milestones": _milestones(),
             "checks": PAPER_CHECKS,
             "trades_at_alpaca": config["broker.provider"] == "alpaca",
@@ -64,13 +62,12 @@ def replay_day(request: HttpRequest) -> HttpResponse:
     symbols = sorted({symbol for run in runs for symbol in run.symbols})
     asked = request.GET.get("symbol", "").upper()
     symbol = asked if asked in symbols else (symbols[0] if symbols else "")
-    return render(
+    return pages.show(
         request,
         "dashboard/replay.html",
-        {
+        section="replay",
+        context={
             "title": "Replay",
-            "section": "replay",
-            "mode": store.shown_mode(),
             "days": days,
             "day": day,
             "symbols": symbols,

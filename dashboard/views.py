@@ -11,17 +11,16 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
 from django.core.exceptions import PermissionDenied
-from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
-from dashboard import flight, store
+from dashboard import flight, pages, store
 from dashboard.api import current_snapshot
 from orders import store as order_store
 from orders.api import TradeOut
-from orders.lifecycle import OrderState, Role
+from orders.lifecycle import Order, OrderState, Role
 from orders.portfolio import Trade
 from orders.store import RecordedTrade
 from risk.roles import Role as Trust
@@ -32,7 +31,6 @@ from trading.settings import strategy_parameters
 from trading.strategy import Strategy
 
 ZERO = Decimal(0)
-ROWS = 50
 LONGEST_NOTE = 2000
 EXIT_REASONS = ("stop_loss", "trailing_stop", "max_run", "end_of_day", "end_of_data", "manual")
 RESULTS = ("winners", "losers")
@@ -44,13 +42,12 @@ def desk(request: HttpRequest) -> HttpResponse:
     """The dashboard. The page is complete at once; from then on the WebSocket keeps it up to date."""
     config = store.effective_config()
     parameters = strategy_parameters(config, config["strategies"][0])
-    return render(
+    return _page(
         request,
         "dashboard/desk.html",
+        "dashboard",
         {
             "title": "Dashboard",
-            "section": "dashboard",
-            "mode": store.shown_mode(),
             "symbol": request.GET.get("symbol", "").upper()[:8],
             "snapshot": current_snapshot(),
             "is_new": not order_store.recent_trades(current_account(), limit=1),
@@ -68,14 +65,12 @@ def desk(request: HttpRequest) -> HttpResponse:
 def orders(request: HttpRequest) -> HttpResponse:
     """All orders, newest first, in pages; or those that came of one signal."""
     account_id, signal = current_account(), _uuid(request, "signal")
-    symbol, page = _symbol(request), _page_number(request)
-    role, state = _one_of(request, "role", Role), _one_of(request, "state", OrderState)
+    symbol, role, state = _symbol(request), _one_of(request, "role", Role), _one_of(request, "state", OrderState)
     start_date, end_date = _date(request, "from"), _date(request, "to")
     unfinished_only = request.GET.get("show") == "working"
-    if signal:
-        found = order_store.orders_by_correlation(account_id, signal)
-    else:
-        found = order_store.recent_orders(
+
+    def newest(limit: int, offset: int) -> Sequence[Order]:
+        return order_store.recent_orders(
             account_id,
             symbol=symbol,
             role=role,
@@ -83,25 +78,27 @@ def orders(request: HttpRequest) -> HttpResponse:
             since=start_of(start_date) if start_date else None,
             until=start_of(end_date + timedelta(days=1)) if end_date else None,
             unfinished_only=unfinished_only,
-            limit=ROWS + 1,
-            offset=(page - 1) * ROWS,
+            limit=limit,
+            offset=offset,
         )
+
+    if signal:
+        found = pages.part_of(request, order_store.orders_by_correlation(account_id, signal))
+    else:
+        found = pages.part(request, newest)
     return _list(
         request,
         "orders",
         {
-            "orders": found[:ROWS],
+            "orders": found.rows,
+            "part": found,
             "symbol": symbol,
             "signal": signal,
             "unfinished_only": unfinished_only,
-            "roles": Role,
-            "states": OrderState,
+            "roles": list(Role),
+            "states": list(OrderState),
             "asked": {"role": role, "state": state, "from": start_date, "to": end_date},
             "is_filtered": bool(symbol or role or state or start_date or end_date or unfinished_only),
-            "first_row": (page - 1) * ROWS + 1,
-            "last_row": (page - 1) * ROWS + len(found[:ROWS]),
-            "earlier": _with_page(request, page + 1) if len(found) > ROWS else "",
-            "later": _with_page(request, page - 1) if page > 1 else "",
         },
     )
 
@@ -126,7 +123,7 @@ def order(request: HttpRequest, local_id: UUID) -> HttpResponse:
             "submission_ms": flight.submission_ms(events),
             "moves": flight.stop_moves(events),
             "family": order_store.orders_by_correlation(account_id, shown.correlation_id),
-            "decisions": trading_store.decisions(account_id, correlation_id=shown.correlation_id),
+            "decisions": flight.signals(trading_store.decisions(account_id, correlation_id=shown.correlation_id)),
             "trades": order_store.trades_by_correlation(account_id, shown.correlation_id),
         },
     )
@@ -138,22 +135,18 @@ def trades(request: HttpRequest) -> HttpResponse:
     """The ledger of completed trades with its sums, in pages."""
     asked = _TradeFilter.of(request)
     found = asked.trades()
-    page = Paginator(found, ROWS).get_page(request.GET.get("page"))
+    shown = pages.part_of(request, found)
     return _list(
         request,
         "trades",
         {
-            "trades": page.object_list,
+            "trades": shown.rows,
+            "part": shown,
             "summary": _summary([each.trade for each in found]),
             "filter": asked,
             "strategies": sorted(Strategy.registry),
             "reasons": EXIT_REASONS,
             "csv_query": _query(request, without="page"),
-            "first_row": page.start_index(),
-            "last_row": page.end_index(),
-            "rows": len(found),
-            "earlier": _with_page(request, page.next_page_number()) if page.has_next() else "",
-            "later": _with_page(request, page.previous_page_number()) if page.has_previous() else "",
         },
     )
 
@@ -206,20 +199,13 @@ def trades_csv(request: HttpRequest) -> HttpResponse:
 @login_required
 def backtests(request: HttpRequest) -> HttpResponse:
     """All backtests, newest first, in pages."""
-    page = _page_number(request)
-    found = backtest_store.runs(limit=ROWS + 1, offset=(page - 1) * ROWS)
-    return _list(
-        request,
-        "backtests",
-        {
-            "runs": found[:ROWS],
-            "no_metrics": dict.fromkeys(backtest_store.METRIC_COLUMNS),
-            "first_row": (page - 1) * ROWS + 1,
-            "last_row": (page - 1) * ROWS + len(found[:ROWS]),
-            "earlier": _with_page(request, page + 1) if len(found) > ROWS else "",
-            "later": _with_page(request, page - 1) if page > 1 else "",
-        },
-    )
+    found = pages.part(request, lambda limit, offset: backtest_store.runs(limit=limit, offset=offset))
+    context = {
+        "runs": found.rows,
+        "part": found,
+        "no_metrics": dict.fromkeys(backtest_store.METRIC_COLUMNS),
+    }
+    return _list(request, "backtests", context)
 
 
 @require_safe
@@ -229,7 +215,7 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
     run = backtest_store.find(run_id)
     if run is None:
         raise Http404(f"There is no backtest {run_id}.")
-    page = Paginator(backtest_store.trades_of(run_id), ROWS).get_page(request.GET.get("page"))
+    made = pages.part_of(request, backtest_store.trades_of(run_id))
     return _page(
         request,
         "dashboard/backtest.html",
@@ -239,12 +225,8 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
             "run": run,
             "comparable": backtest_store.comparable(run_id) if run.metrics else [],
             "final_equity": Decimal(run.metrics["final_equity"]) if run.metrics else None,
-            "trades": page.object_list,
-            "rows": page.paginator.count,
-            "first_row": page.start_index(),
-            "last_row": page.end_index(),
-            "earlier": _with_page(request, page.next_page_number()) if page.has_next() else "",
-            "later": _with_page(request, page.previous_page_number()) if page.has_previous() else "",
+            "trades": made.rows,
+            "part": made,
         },
     )
 
@@ -279,7 +261,7 @@ class _TradeFilter:
             symbol=_symbol(request),
             start_date=_date(request, "from"),
             end_date=_date(request, "to"),
-            strategy=request.GET.get("strategy", ""),
+            strategy=_text(request, "strategy"),
             exit_reason=_one_of(request, "reason", EXIT_REASONS),
             result=_one_of(request, "result", RESULTS),
         )
@@ -329,11 +311,15 @@ def _list(request: HttpRequest, section: str, context: dict[str, Any]) -> HttpRe
 
 
 def _page(request: HttpRequest, template: str, section: str, context: dict[str, Any]) -> HttpResponse:
-    return render(request, template, {"section": section, "mode": store.shown_mode(), **context})
+    return pages.show(request, template, section=section, context=context)
 
 
 def _symbol(request: HttpRequest) -> str:
-    return request.GET.get("symbol", "").strip().upper()
+    return _text(request, "symbol").strip().upper()
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    return request.GET.get(name, "").replace("\0", "")  # which PostgreSQL takes in no text
 
 
 def _one_of(request: HttpRequest, name: str, allowed: Iterable[str]) -> str:
@@ -344,9 +330,10 @@ def _one_of(request: HttpRequest, name: str, allowed: Iterable[str]) -> str:
 
 def _date(request: HttpRequest, name: str) -> date | None:
     try:
-        return date.fromisoformat(request.GET.get(name, ""))
+        day = date.fromisoformat(request.GET.get(name, ""))
     except ValueError:
         return None
+    return day if 1900 < day.year < 2200 else None
 
 
 def _uuid(request: HttpRequest, name: str) -> str:
@@ -354,17 +341,6 @@ def _uuid(request: HttpRequest, name: str) -> str:
         return str(UUID(request.GET.get(name, "")))
     except ValueError:
         return ""
-
-
-def _page_number(request: HttpRequest) -> int:
-    text = request.GET.get("page", "")
-    return max(1, int(text)) if text.isdecimal() and len(text) < 7 else 1
-
-
-def _with_page(request: HttpRequest, number: int) -> str:
-    query = request.GET.copy()
-    query["page"] = str(number)
-    return f"?{query.urlencode()}"
 
 
 def _query(request: HttpRequest, *, without: str) -> str:

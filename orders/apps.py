@@ -7,6 +7,7 @@ from django.db.models.signals import post_migrate
 
 class OrdersConfig(AppConfig):
     name = "orders"
+    verbose_name = "Orders and trades"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -87,6 +87,7 @@ class AskedOnce(models.Model):
 
     class Meta:
         db_table = "asked_once"
+        verbose_name = "idempotency key"
         constraints = [models.UniqueConstraint(fields=["asked_by", "key"], name="asked_once_by_key")]
 
     def __str__(self) -> str:

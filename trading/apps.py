@@ -5,6 +5,7 @@ from django.apps import AppConfig
 
 class TradingConfig(AppConfig):
     name = "trading"
+    verbose_name = "Engine"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -156,6 +156,7 @@ class PositionCover(RunRow):
 
     class Meta:
         db_table = "position_cover"
+        verbose_name = verbose_name_plural = "stop coverage"
         indexes = [models.Index(fields=["account_id", "-id"], name="ix_position_cover_account")]
 
     def __str__(self) -> str:

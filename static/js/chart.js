@@ -2,6 +2,7 @@
 
 /* global LightweightCharts */
 
+import { request } from "./call.js";
 import { day, minute, price, shares } from "./format.js";
 import { flash, setText } from "./rows.js";
 
@@ -112,18 +113,18 @@ export class SymbolChart {
 
   async #load() {
     this.#loading?.abort();
-    const request = new AbortController();
-    this.#loading = request;
+    const loading = new AbortController();
+    this.#loading = loading;
     try {
       const query = new URLSearchParams({ symbol: this.#symbol, limit: LOADED_CANDLES });
-      const response = await fetch(`/api/candles?${query}`, { signal: request.signal });
+      const response = await request(`/api/candles?${query}`, { signal: loading.signal });
       if (!response.ok) throw new Error(`the server answered ${response.status}`);
       return await response.json();
     } catch (error) {
       if (error.name !== "AbortError" && !this.#lastTime) this.#say("The chart could not be loaded", `${error.message}.`);
       return null;
     } finally {
-      if (this.#loading === request) this.#loading = null;
+      if (this.#loading === loading) this.#loading = null;
     }
   }
 

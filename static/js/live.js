@@ -1,5 +1,6 @@
 // The state that the server reports, shared by all parts of a page: a snapshot first, then what changed.
 
+import { toLogin } from "./call.js";
 import { DashboardSocket } from "./socket.js";
 
 const OLD_MS = 25000; // the server says something at least every 15 s
@@ -88,6 +89,6 @@ socket.addEventListener("lost", ({ detail }) => {
   state.lostUntil = detail.retryAt;
   changed();
 });
-socket.addEventListener("expired", () => location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`));
+socket.addEventListener("expired", toLogin);
 setInterval(changed, 1000);
 socket.start();

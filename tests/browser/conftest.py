@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher, make_password
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwright
 from pytest_django import DjangoDbBlocker
 
@@ -18,7 +19,7 @@ from tests.requirements_for_tests import require
 CHART_LIBRARY = ROOT / "static" / "vendor" / "lightweight-charts.standalone.production.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
-__all__ = ["DESKTOP", "PHONE", "ROOT", "Server", "browsing", "fits", "login_at", "server", "sign_in"]
+__all__ = ["DESKTOP", "PHONE", "ROOT", "Server", "sign_in"]
 
 expect.set_options(timeout=8_000)
 
@@ -34,6 +35,49 @@ def server(migrated: Path, data_dir: Path, blocker: DjangoDbBlocker, *, fill: Ca
         User.objects.create(username="operator", password=hashed, is_staff=True)
         fill()
     yield Server(data_dir)
+
+
+class Serve(Protocol):
+    """Starts a program that serves the pages of an installation of its own, and ends it with the module."""
+
+    def __call__(self, *command: str, fill: Callable[[], object] = ..., name: str = ...) -> Server:
+        """The program that runs `command`, without one the web server alone, on what `fill` has written."""
+        ...
+
+
+@pytest.fixture(scope="module")
+def serve(
+    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Serve]:
+    """What a module's `program` is made with."""
+    with ExitStack() as running:
+
+        def start(*command: str, fill: Callable[[], object] = lambda: None, name: str = "served") -> Server:
+            folder = tmp_path_factory.mktemp(name)
+            program = running.enter_context(server(migrated_sqlite, folder, django_db_blocker, fill=fill))
+            process = program.start(*(command or program.pages_alone))
+            running.callback(process.wait)
+            running.callback(process.kill)
+            return program
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def login(program: Server, chromium: Browser) -> StorageState:
+    """The operator has signed in at the module's `program`."""
+    return login_at(chromium, program.url)
+
+
+def make_superuser() -> None:
+    """The operator may enter every page."""
+    User.objects.update(is_superuser=True)
+
+
+def add_login(group: str) -> None:
+    """One more login, named as its group, with the operator's password."""
+    user = User.objects.create(username=group, password=User.objects.get(username="operator").password)
+    user.groups.add(Group.objects.get(name=group))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +101,17 @@ def browsing(
     page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
     yield page
     context.close()
+
+
+@contextmanager
+def quietly_browsing(
+    chromium: Browser, size: tuple[int, int] = DESKTOP, *, login: StorageState | None = None
+) -> Iterator[Page]:
+    """As `browsing`; at the end the console must have been quiet."""
+    complaints: list[str] = []
+    with browsing(chromium, size, complaints=complaints, login=login) as page:
+        yield page
+    assert complaints == []
 
 
 def login_at(chromium: Browser, url: str) -> StorageState:

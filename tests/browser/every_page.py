@@ -1,18 +1,20 @@
-"""All pages of a full installation, which has traded, and of an empty one, each with its server."""
+"""All pages of a full installation, which has traded and tested, and of an empty one, each with its server."""
 
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from tests.browser import steady_market
 from tests.browser.servers import PASSWORD, ROOT, Server
+from trading.simulator.synthetic import SyntheticBars
 
 SYMBOLS = ("AAPL", "TSLA", "NVDA")
 PAGES = {
@@ -22,12 +24,34 @@ PAGES = {
     "backtests": "/backtests/",
     "backtest-new": "/backtests/new/",
     "sweeps": "/sweeps/",
+    "sweep-new": "/sweeps/new/",
+    "walks": "/walkforwards/",
     "replay": "/replay/",
     "first-steps": "/start/",
     "settings": "/admin/risk/settingsoverride/",
     "notifications": "/admin/trading/notificationchannel/",
     "records": "/admin/",
 }
+BACKTEST_PAGES = {  # of what `run_backtests` makes
+    "backtest": "/backtests/1/",
+    "compare": "/backtests/compare/?a=1&b=2",
+    "monte-carlo": "/backtests/1/montecarlo/?seed=1",
+    "sweep": "/sweeps/1/",
+    "walk": "/walkforwards/1/",
+}
+BACKTESTED = ("AAPL", "AMD", "TSLA")
+FIRST_DAY, LAST_DAY = date(2025, 3, 4), date(2025, 4, 30)
+WHAT = (
+    "--strategy", "velez", "--symbols", ",".join(BACKTESTED), "--slippage", "0.08",
+    "--start-date", FIRST_DAY.isoformat(), "--end-date", LAST_DAY.isoformat(),
+)  # fmt: skip
+GRID = ("--grid", "velez.sma_fast=10,15,20,25", "--grid", "velez.tightness_threshold_pct=0.5,1,2,3")
+BACKTESTS = (
+    ("backtest", *WHAT),
+    ("backtest", *WHAT, "--set", "velez.sma_fast=10"),
+    ("sweep", *WHAT, *GRID),
+    ("walkforward", *WHAT, *GRID, "--train", "15", "--test", "5"),
+)
 MAKE_LOGIN = f"""
 from django.contrib.auth.models import User
 User.objects.create_superuser("operator", password={PASSWORD!r})
@@ -50,15 +74,38 @@ def installation(folder: Path, *, full: bool, command: tuple[str, ...] = ()) -> 
     if command:
         process = program.start(*command)
     elif full:
+        run_backtests(program)
         bars = steady_market.write_bars(folder / "bars-to-replay", SYMBOLS)
         process = program.start(*steady_market.engine_arguments(bars, SYMBOLS, speed=10))
     else:
-        process = program.start("-m", "daphne", "-p", str(program.port), "algotrader.asgi:application")
+        process = program.start(*program.pages_alone)
     try:
         yield program
     finally:
         process.terminate()
         process.wait(30)
+
+
+def run_backtests(program: Server) -> None:
+    """Two backtests, a sweep and a walk-forward on two months of the built-in market's bars."""
+    folder = program.data_dir / "bars-to-import"
+    folder.mkdir()
+    files = write_synthetic_bars(folder, BACKTESTED, seed=1, first=FIRST_DAY, last=LAST_DAY)
+    for command in (("importbars", *map(str, files)), *BACKTESTS):
+        done = program.manage(*command)
+        if done.returncode:
+            sys.exit(f"{command[0]}: {done.stderr}")
+
+
+def write_synthetic_bars(folder: Path, symbols: Sequence[str], *, seed: int, first: date, last: date) -> list[Path]:
+    """The built-in market's bars of these days as a file for each symbol."""
+    market = SyntheticBars(seed=seed, symbols=symbols)
+    files = [folder / f"{symbol}.csv" for symbol in symbols]
+    for symbol, file in zip(symbols, files, strict=True):
+        bars = [bar for session in market.sessions(first, last) for bar in market.session_bars(symbol, session)]
+        rows = [f"{b.timestamp:%Y-%m-%dT%H:%M:%SZ},{b.open},{b.high},{b.low},{b.close},{b.volume}" for b in bars]
+        file.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]))
+    return files
 
 
 def chromium_path() -> str:

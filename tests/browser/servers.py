@@ -34,6 +34,11 @@ class Server:
             "DJANGO_SETTINGS_MODULE": "algotrader.settings",
         }
 
+    @property
+    def pages_alone(self) -> tuple[str, ...]:
+        """The command of the web server without an engine."""
+        return ("-m", "daphne", "-p", str(self.port), "algotrader.asgi:application")
+
     def start(self, *command: str) -> "subprocess.Popen[bytes]":
         """Run the program and wait until it answers."""
         log: IO[bytes] = (self.data_dir / "log").open("ab")
@@ -62,9 +67,9 @@ class Server:
             return False
 
 
-def sign_in(page: Page, url: str, *, password: str = PASSWORD) -> None:
+def sign_in(page: Page, url: str, *, name: str = "operator", password: str = PASSWORD) -> None:
     """Fill the login form of a page that asks for one, and send it."""
     page.goto(url)
-    page.get_by_label("User name").fill("operator")
+    page.get_by_label("User name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()

@@ -1,17 +1,13 @@
 """axe finds nothing serious on any page, in the dark or in the light, full or empty, on a desk or on a phone."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from playwright.sync_api import Browser, Page, StorageState
-from pytest_django import DjangoDbBlocker
 
-from tests.browser.conftest import DESKTOP, PHONE, ROOT, Server, browsing, login_at, server
+from tests.browser.conftest import DESKTOP, PHONE, ROOT, Serve, Server, browsing
 from tests.browser.every_page import PAGES
-from tests.browser.test_pages_without_engine import write_history
+from tests.browser.history import write_history_of_a_superuser
 from tests.db.samples import uuid_of
 from tests.requirements_for_tests import require
 
@@ -21,29 +17,11 @@ RUN = """async () => (await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "w
     .map((found) => `${found.id}: ${found.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | ")}`)"""
 
 
-def write_history_of_a_superuser() -> None:
-    """As `write_history`, and the operator may enter every page of the admin."""
-    write_history()
-    User.objects.update(is_superuser=True)
-
-
 @pytest.fixture(scope="module")
-def pages(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve) -> Server:
     """The web server alone, on a ledger with a little history."""
     require(AXE.exists(), "axe is not installed: run `make setup`")
-    folder = tmp_path_factory.mktemp("axe")
-    with server(migrated_sqlite, folder, django_db_blocker, fill=write_history_of_a_superuser) as program:
-        process = program.start("-m", "daphne", "-p", str(program.port), "algotrader.asgi:application")
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(pages: Server, chromium: Browser) -> StorageState:
-    return login_at(chromium, pages.url)
+    return serve(fill=write_history_of_a_superuser)
 
 
 def serious(page: Page) -> list[str]:
@@ -56,16 +34,16 @@ def serious(page: Page) -> list[str]:
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_no_page_has_a_serious_finding(
-    pages: Server, chromium: Browser, login: StorageState, size: tuple[int, int], theme: str
+    program: Server, chromium: Browser, login: StorageState, size: tuple[int, int], theme: str
 ) -> None:
     order, trade = f"/orders/{uuid_of('tsla')}/", "/trades/"
     found: dict[str, Any] = {}
     with browsing(chromium, size, complaints=[], login=login) as page:
-        page.context.add_cookies([{"name": "algotrader_theme", "value": theme, "url": pages.url}])
+        page.context.add_cookies([{"name": "algotrader_theme", "value": theme, "url": program.url}])
         for path in (*PAGES.values(), order):
-            page.goto(f"{pages.url}{path}")
+            page.goto(f"{program.url}{path}")
             found[path] = serious(page)
-        page.goto(f"{pages.url}{trade}")
+        page.goto(f"{program.url}{trade}")
         page.locator("#results tbody tr a").first.click()
         page.wait_for_url("**/trades/*/")
         found["one trade"] = serious(page)
@@ -73,10 +51,10 @@ def test_no_page_has_a_serious_finding(
 
 
 def test_dialogs_alarms_and_the_login_have_no_serious_finding(
-    pages: Server, chromium: Browser, login: StorageState
+    program: Server, chromium: Browser, login: StorageState
 ) -> None:
     with browsing(chromium, complaints=[], login=login) as page:
-        page.goto(pages.url)
+        page.goto(program.url)
         page.locator(".notice").wait_for()
         page.keyboard.press("a")
         assert serious(page) == []
@@ -84,5 +62,5 @@ def test_dialogs_alarms_and_the_login_have_no_serious_finding(
         page.get_by_role("dialog").wait_for()
         assert serious(page) == []
     with browsing(chromium, complaints=[]) as page:
-        page.goto(f"{pages.url}/login/")
+        page.goto(f"{program.url}/login/")
         assert serious(page) == []

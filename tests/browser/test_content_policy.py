@@ -1,15 +1,10 @@
 """Every kind of page in a real browser: nothing on it is refused by its own Content-Security-Policy."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from django.contrib.auth.models import User
 from playwright.sync_api import Browser, StorageState, expect
-from pytest_django import DjangoDbBlocker
 
-from tests.browser.conftest import Server, browsing, login_at, server
-from tests.browser.test_pages_without_engine import write_history
+from tests.browser.conftest import Serve, Server, browsing
+from tests.browser.history import write_history_of_a_superuser
 
 PAGES = (
     "/", "/orders/", "/trades/", "/start/", "/replay/", "/admin/trading/notificationchannel/",
@@ -21,38 +16,19 @@ PAGES = (
 )  # fmt: skip
 
 
-def write_history_of_a_superuser() -> None:
-    """As `write_history`, and the operator may enter every page of the admin."""
-    write_history()
-    User.objects.update(is_superuser=True)
-
-
 @pytest.fixture(scope="module")
-def pages(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve) -> Server:
     """The web server alone."""
-    folder = tmp_path_factory.mktemp("pages")
-    with server(migrated_sqlite, folder, django_db_blocker, fill=write_history_of_a_superuser) as program:
-        process = program.start("-m", "daphne", "-p", str(program.port), "algotrader.asgi:application")
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(pages: Server, chromium: Browser) -> StorageState:
-    """The operator has signed in."""
-    return login_at(chromium, pages.url)
+    return serve(fill=write_history_of_a_superuser)
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_needs_nothing_that_the_policy_forbids(
-    pages: Server, chromium: Browser, login: StorageState, path: str
+    program: Server, chromium: Browser, login: StorageState, path: str
 ) -> None:
     complaints: list[str] = []
     with browsing(chromium, complaints=complaints, login=login) as page:
-        answer = page.goto(f"{pages.url}{path}", wait_until="networkidle" if path == "/api/docs" else "load")
+        answer = page.goto(f"{program.url}{path}", wait_until="networkidle" if path == "/api/docs" else "load")
         assert answer is not None
         assert answer.status in (200, 404)
         if path == "/api/docs":

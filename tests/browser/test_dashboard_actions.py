@@ -2,53 +2,39 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser, Locator, Page, StorageState, expect
-from pytest_django import DjangoDbBlocker
 
 from tests.browser import steady_market
-from tests.browser.conftest import PHONE, Server, browsing, fits, login_at, server
+from tests.browser.conftest import (
+    PHONE,
+    Serve,
+    Server,
+    add_login,
+    browsing,
+    fits,
+    quietly_browsing,
+    sign_in,
+)
 
 SYMBOLS = ("AAPL", "TSLA")
 FILLED_MS = 40_000
 
 
-def add_viewer() -> None:
-    """A second login, which may look but not act: the operator's password, the group `viewer`."""
-    viewer = User.objects.create(username="viewer", password=User.objects.get(username="operator").password)
-    viewer.groups.add(Group.objects.get(name="viewer"))
-
-
 @pytest.fixture(scope="module")
-def engine(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """An engine that soon holds a position in each symbol."""
     bars = steady_market.write_bars(tmp_path_factory.mktemp("still") / "bars", SYMBOLS)
-    folder = tmp_path_factory.mktemp("actions")
-    with server(migrated_sqlite, folder, django_db_blocker, fill=add_viewer) as program:
-        process = program.start(*steady_market.engine_arguments(bars, SYMBOLS))
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(engine: Server, chromium: Browser) -> StorageState:
-    return login_at(chromium, engine.url)
+    return serve(*steady_market.engine_arguments(bars, SYMBOLS), fill=lambda: add_login("viewer"))
 
 
 @pytest.fixture
-def page(engine: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+def page(program: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
     """The dashboard; at the end the console must have been quiet."""
-    complaints: list[str] = []
-    with browsing(chromium, complaints=complaints, login=login) as window:
-        window.goto(engine.url)
+    with quietly_browsing(chromium, login=login) as window:
+        window.goto(program.url)
         yield window
-    assert complaints == []
 
 
 def position(page: Page, symbol: str) -> Locator:
@@ -95,17 +81,14 @@ def test_a_stop_moves_towards_the_price_and_no_other_way(page: Page) -> None:
     expect(page.locator("#activity li:visible")).to_contain_text("stop moved to $100.40")
 
 
-def test_who_may_only_look_sees_the_position_without_buttons(engine: Server, chromium: Browser) -> None:
+def test_who_may_only_look_sees_the_position_without_buttons(program: Server, chromium: Browser) -> None:
     with browsing(chromium, complaints=[]) as window:
-        window.goto(engine.url)
-        window.get_by_label("User name").fill("viewer")
-        window.get_by_label("Password").fill("correct horse battery")
-        window.get_by_role("button", name="Sign in").click()
+        sign_in(window, program.url, name="viewer")
         row = position(window, "AAPL")
         assert row.get_by_role("button").count() == 0
         assert window.get_by_role("button", name=re.compile("Halt|Flatten")).count() == 0
         answer = window.request.post(
-            f"{engine.url}/api/positions/AAPL/close",
+            f"{program.url}/api/positions/AAPL/close",
             headers={"X-CSRFToken": window.locator("body").get_attribute("data-csrf") or ""},
         )
         assert answer.status == 403
@@ -203,9 +186,9 @@ def test_the_activity_feed_can_be_narrowed_to_fills_and_to_one_symbol(page: Page
 
 
 def test_the_dashboard_with_everything_on_it_fits_a_phone(
-    engine: Server, chromium: Browser, login: StorageState
+    program: Server, chromium: Browser, login: StorageState
 ) -> None:
     with browsing(chromium, PHONE, complaints=[], login=login) as window:
-        window.goto(engine.url)
+        window.goto(program.url)
         expect(window.locator("#strategies > li")).to_have_count(2)
         assert fits(window)

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import User
 from playwright.sync_api import Browser, Page, expect
-from pytest_django import DjangoDbBlocker
 
 from tests.browser import steady_market
-from tests.browser.conftest import PHONE, Server, browsing, fits, server
+from tests.browser.conftest import PHONE, Serve, Server, browsing, fits, make_superuser, quietly_browsing
 from tests.browser.every_page import PAGES
 from tests.browser.servers import PASSWORD
 from tests.browser.test_accessibility import AXE, serious
@@ -20,33 +17,19 @@ SYMBOLS = ("AAPL", "TSLA")
 FILLED_MS = 60_000
 
 
-def make_superuser() -> None:
-    """The operator may enter every page."""
-    User.objects.update(is_superuser=True)
-
-
 @pytest.fixture(scope="module")
-def desk(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """An engine that buys each symbol two minutes after the open, some seconds from now."""
     bars = steady_market.write_bars(tmp_path_factory.mktemp("still") / "bars", SYMBOLS)
-    folder = tmp_path_factory.mktemp("fills")
-    with server(migrated_sqlite, folder, django_db_blocker, fill=make_superuser) as program:
-        process = program.start(*steady_market.engine_arguments(bars, SYMBOLS))
-        yield program
-        process.kill()
-        process.wait()
+    return serve(*steady_market.engine_arguments(bars, SYMBOLS), fill=make_superuser)
 
 
 @pytest.fixture(scope="module")
-def page(desk: Server, chromium: Browser) -> Iterator[Page]:
+def page(program: Server, chromium: Browser) -> Iterator[Page]:
     """One window for the whole day, in which nobody uses a mouse; at the end the console must have been quiet."""
-    complaints: list[str] = []
-    with browsing(chromium, complaints=complaints) as window:
-        window.goto(desk.url)
+    with quietly_browsing(chromium) as window:
+        window.goto(program.url)
         yield window
-    assert complaints == []
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -83,10 +66,12 @@ def test_the_desk_with_positions_has_no_serious_finding_of_axe(page: Page) -> No
     assert (dark, light) == ([], [])
 
 
-def test_every_page_beside_an_engine_with_positions_fits_a_phone(page: Page, desk: Server, chromium: Browser) -> None:
+def test_every_page_beside_an_engine_with_positions_fits_a_phone(
+    page: Page, program: Server, chromium: Browser
+) -> None:
     with browsing(chromium, PHONE, complaints=[], login=page.context.storage_state()) as window:
         for path in PAGES.values():
-            window.goto(f"{desk.url}{path}")
+            window.goto(f"{program.url}{path}")
             expect(window.locator("h1").first).to_be_visible()
             assert fits(window), path
 

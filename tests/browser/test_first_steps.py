@@ -10,19 +10,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 from pytest_django import DjangoDbBlocker
 
-from tests.browser.conftest import PHONE, ROOT, Server, browsing, fits, login_at, server
-from tests.browser.test_pages_without_engine import write_history
+from tests.browser.conftest import PHONE, ROOT, Serve, Server, browsing, fits, login_at, server
+from tests.browser.history import write_history
 
 TOLD = ("PROVIDER", "TRADING_URL", "TRADING_STREAM_URL", "DATA_URL", "DATA_STREAM_URL", "API_KEY", "SECRET_KEY")
-
-
-@contextmanager
-def served(program: Server) -> Iterator[Server]:
-    """The web server alone."""
-    process = program.start("-m", "daphne", "-p", str(program.port), "algotrader.asgi:application")
-    yield program
-    process.kill()
-    process.wait()
 
 
 @contextmanager
@@ -40,13 +31,9 @@ def market_of_its_own(program: Server) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def without_keys(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def without_keys(serve: Serve) -> Server:
     """An installation that has traded the built-in market."""
-    folder = tmp_path_factory.mktemp("first")
-    with server(migrated_sqlite, folder, django_db_blocker, fill=write_history) as program, served(program):
-        yield program
+    return serve(fill=write_history)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +50,10 @@ def with_keys(
         market_of_its_own(program) as told,
     ):
         program.environment |= {**told, "ALGO_WATCHLIST": "AAPL"}
-        with served(program):
-            yield program
+        process = program.start(*program.pages_alone)
+        yield program
+        process.kill()
+        process.wait()
 
 
 def test_the_way_to_the_paper_account_turns_green_step_by_step(with_keys: Server, chromium: Browser) -> None:

@@ -2,70 +2,44 @@
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, StorageState, expect
-from pytest_django import DjangoDbBlocker
 
-from orders.fields import utc_now
-from tests.browser.conftest import DESKTOP, PHONE, Server, browsing, fits, login_at, server, sign_in
-from tests.db.samples import ACCOUNT, fill, order, record, record_trade, record_working, stop, trade
-from trading import store
+from tests.browser.conftest import (
+    DESKTOP,
+    PHONE,
+    Serve,
+    Server,
+    browsing,
+    fits,
+    quietly_browsing,
+    sign_in,
+)
+from tests.browser.history import write_history
 
 PAGES = ("/", "/orders/", "/trades/", "/backtests/")
 
 
-def write_history() -> None:
-    """A closed trade in AAPL and an open position in TSLA with its stop."""
-    store.start_run(
-        account_id=ACCOUNT, provider="simulator", account_mode="built_in", strategies=["velez"], symbols=["AAPL"],
-        settings={}, settings_hash="abc", options={}, real_at=utc_now() - timedelta(hours=1),
-    )  # fmt: skip
-    entry = record_working(order())
-    record(entry, fill(entry, "10", "100.01"))
-    stopped = record_working(stop())
-    record(stopped, fill(stopped, "10", "99.49", minute=5))
-    record_trade(trade())
-    held = record_working(order("tsla", signal="tsla", symbol="TSLA"))
-    record(held, fill(held, "10", "100.03", minute=20))
-    record_working(stop("tsla-stop", signal="tsla", symbol="TSLA"))
-
-
 @pytest.fixture(scope="module")
-def pages(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve) -> Server:
     """The web server alone, on a ledger with a little history."""
-    with server(migrated_sqlite, tmp_path_factory.mktemp("pages"), django_db_blocker, fill=write_history) as program:
-        process = program.start("-m", "daphne", "-p", str(program.port), "algotrader.asgi:application")
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(pages: Server, chromium: Browser) -> StorageState:
-    """The operator has signed in."""
-    return login_at(chromium, pages.url)
+    return serve(fill=write_history)
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, pages: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, program: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
     """The operator's dashboard; at the end the console must have been quiet."""
-    complaints: list[str] = []
-    with browsing(chromium, request.param, complaints=complaints, login=login) as window:
-        window.goto(pages.url)
+    with quietly_browsing(chromium, request.param, login=login) as window:
+        window.goto(program.url)
         yield window
-    assert complaints == []
 
 
 def test_a_wrong_password_is_said_and_the_right_one_leads_where_one_wanted_to_go(
-    pages: Server, chromium: Browser
+    program: Server, chromium: Browser
 ) -> None:
     with browsing(chromium, complaints=[]) as window:
-        sign_in(window, f"{pages.url}/trades/", password="guess")
+        sign_in(window, f"{program.url}/trades/", password="guess")
         expect(window.get_by_role("alert")).to_contain_text("do not match")
         assert window.get_by_label("User name").input_value() == "operator"
         window.get_by_label("Password").fill("correct horse battery")
@@ -106,9 +80,9 @@ def test_choosing_a_symbol_changes_chart_and_address_and_the_address_chooses_it_
 
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_fits_the_window_and_has_one_title_and_labels_for_what_it_asks(
-    pages: Server, page: Page, path: str
+    program: Server, page: Page, path: str
 ) -> None:
-    page.goto(pages.url + path)
+    page.goto(program.url + path)
     assert fits(page)
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
     for field in page.locator("main input:visible").all():
@@ -117,15 +91,15 @@ def test_every_page_fits_the_window_and_has_one_title_and_labels_for_what_it_ask
     assert page.locator("a:visible, button:visible").evaluate_all(unnamed) == 0
 
 
-def test_every_link_of_the_navigation_leads_somewhere(pages: Server, page: Page) -> None:
+def test_every_link_of_the_navigation_leads_somewhere(program: Server, page: Page) -> None:
     for link in page.locator("nav a").evaluate_all("links => links.map(link => link.href)"):
         answer = page.goto(link)
         assert answer is not None
         assert answer.status == 200, link
 
 
-def test_orders_are_filtered_without_loading_the_page_anew(pages: Server, page: Page) -> None:
-    page.goto(f"{pages.url}/orders/")
+def test_orders_are_filtered_without_loading_the_page_anew(program: Server, page: Page) -> None:
+    page.goto(f"{program.url}/orders/")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(4)
     page.evaluate("window.isTheSamePage = true")
@@ -137,26 +111,26 @@ def test_orders_are_filtered_without_loading_the_page_anew(pages: Server, page: 
     assert page.evaluate("window.isTheSamePage")
 
 
-def test_a_row_of_orders_leads_to_its_story(pages: Server, page: Page) -> None:
-    page.goto(f"{pages.url}/orders/?symbol=TSLA")
+def test_a_row_of_orders_leads_to_its_story(program: Server, page: Page) -> None:
+    page.goto(f"{program.url}/orders/?symbol=TSLA")
     page.get_by_role("link", name="TSLA").last.click()
     expect(page.get_by_role("heading", name="TSLA entry")).to_be_visible()
     expect(page.get_by_text("10 shares at 100.03")).to_be_visible()
     assert fits(page)
 
 
-def test_the_ledger_can_be_taken_home(pages: Server, page: Page) -> None:
-    page.goto(f"{pages.url}/trades/")
+def test_the_ledger_can_be_taken_home(program: Server, page: Page) -> None:
+    page.goto(f"{program.url}/trades/")
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename == "trades.csv"
     assert "AAPL" in download.value.path().read_text()
 
 
-def test_signing_out_closes_every_page(pages: Server, chromium: Browser) -> None:
+def test_signing_out_closes_every_page(program: Server, chromium: Browser) -> None:
     with browsing(chromium, complaints=[]) as window:
-        sign_in(window, pages.url)
+        sign_in(window, program.url)
         window.get_by_role("button", name="Sign out").click()
         expect(window.get_by_role("heading", name="Sign in")).to_be_visible()
-        window.goto(f"{pages.url}/trades/")
+        window.goto(f"{program.url}/trades/")
         expect(window.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -15,14 +15,13 @@ from backtests.outcome import Outcome
 from backtests.report import CHART_LIBRARY, write_report
 from backtests.request import make_request
 from tests.browser.conftest import DESKTOP, PHONE, browsing, fits
+from tests.browser.every_page import write_synthetic_bars
 from tests.requirements_for_tests import require
-from trading.live import calendar
 from trading.live.barstore import BarStore
-from trading.simulator.synthetic import SyntheticBars
 
 ROOT = Path(__file__).parents[2]
 SYMBOLS = ("AAPL", "TSLA")
-SESSIONS = calendar.sessions(date(2025, 2, 18), date(2025, 3, 4))
+FIRST_DAY, LAST_DAY = date(2025, 2, 18), date(2025, 3, 4)
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +29,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with some sessions of two symbols."""
     require((ROOT / "static" / CHART_LIBRARY).exists(), "the chart library is not installed: run `make setup`")
     folder = tmp_path_factory.mktemp("bars")
-    market = SyntheticBars(seed=3, symbols=SYMBOLS)
-    for symbol in SYMBOLS:
-        bars = [bar for session in SESSIONS for bar in market.session_bars(symbol, session)]
-        rows = [f"{b.timestamp:%Y-%m-%dT%H:%M:%SZ},{b.open},{b.high},{b.low},{b.close},{b.volume}" for b in bars]
-        (folder / f"{symbol}.csv").write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]))
+    write_synthetic_bars(folder, SYMBOLS, seed=3, first=FIRST_DAY, last=LAST_DAY)
     return folder
 
 

@@ -1,14 +1,12 @@
 """The settings page in a browser, beside an engine that follows it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser, Page, StorageState, expect
-from pytest_django import DjangoDbBlocker
 
-from tests.browser.conftest import PHONE, Server, browsing, fits, login_at, server
+from tests.browser.conftest import PHONE, Serve, Server, browsing, fits, quietly_browsing
 
 ENGINE = ("manage.py", "runengine", "--provider", "simulator", "--no-worker")
 SETTINGS = "admin/risk/settingsoverride/"
@@ -23,32 +21,19 @@ def make_admin() -> None:
 
 
 @pytest.fixture(scope="module")
-def engine(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
-    with server(migrated_sqlite, tmp_path_factory.mktemp("settings"), django_db_blocker, fill=make_admin) as program:
-        process = program.start(*ENGINE)
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(engine: Server, chromium: Browser) -> StorageState:
-    return login_at(chromium, engine.url)
+def program(serve: Serve) -> Server:
+    return serve(*ENGINE, fill=make_admin)
 
 
 @pytest.fixture
-def page(engine: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
-    complaints: list[str] = []
-    with browsing(chromium, complaints=complaints, login=login) as window:
-        window.goto(engine.url)
+def page(program: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+    with quietly_browsing(chromium, login=login) as window:
+        window.goto(program.url)
         expect(window.locator("#market-clock")).to_contain_text("Open")
         yield window
-    assert complaints == []
 
 
-def test_a_changed_limit_is_in_force_on_the_dashboard_at_once(engine: Server, page: Page) -> None:
+def test_a_changed_limit_is_in_force_on_the_dashboard_at_once(program: Server, page: Page) -> None:
     expect(page.locator("[data-gauge=positions]")).to_contain_text("of 5")
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("risk.max_open_positions").fill("4")
@@ -60,8 +45,8 @@ def test_a_changed_limit_is_in_force_on_the_dashboard_at_once(engine: Server, pa
     expect(page.locator("#activity")).to_contain_text("Settings changed")
 
 
-def test_a_loosened_limit_asks_first_and_a_bad_one_is_refused_at_its_field(engine: Server, page: Page) -> None:
-    page.goto(f"{engine.url}/{SETTINGS}")
+def test_a_loosened_limit_asks_first_and_a_bad_one_is_refused_at_its_field(program: Server, page: Page) -> None:
+    page.goto(f"{program.url}/{SETTINGS}")
     field = page.get_by_label("risk.max_daily_loss_pct")
     field.evaluate("element => element.removeAttribute('max')")  # what a browser without limits would send
     field.fill("0.5")
@@ -82,18 +67,18 @@ def test_a_loosened_limit_asks_first_and_a_bad_one_is_refused_at_its_field(engin
     expect(page.locator(".messagelist")).to_contain_text("what the environment says again")
 
 
-def test_a_new_symbol_is_watched_without_a_restart(engine: Server, page: Page) -> None:
-    page.goto(f"{engine.url}/{SETTINGS}")
+def test_a_new_symbol_is_watched_without_a_restart(program: Server, page: Page) -> None:
+    page.goto(f"{program.url}/{SETTINGS}")
     page.get_by_label("watchlist", exact=True).fill("AAPL,TSLA,AMD,NVDA,META,IBM")
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".messagelist")).to_contain_text("Changed: watchlist.")
-    page.goto(engine.url)
+    page.goto(program.url)
     expect(page.locator("#strategies > li")).to_have_count(6, timeout=20_000)
     expect(page.locator("#strategies > li").last).to_contain_text("IBM")
 
 
-def test_the_page_fits_a_phone(engine: Server, chromium: Browser, login: StorageState) -> None:
+def test_the_page_fits_a_phone(program: Server, chromium: Browser, login: StorageState) -> None:
     with browsing(chromium, PHONE, complaints=[], login=login) as window:
-        window.goto(f"{engine.url}/{SETTINGS}")
+        window.goto(f"{program.url}/{SETTINGS}")
         expect(window.get_by_label("risk.max_open_positions")).to_be_visible()
         assert fits(window)

@@ -2,42 +2,27 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, StorageState, expect
-from pytest_django import DjangoDbBlocker
 
-from tests.browser.conftest import PHONE, Server, browsing, fits, login_at, server
+from tests.browser.conftest import PHONE, Serve, Server, browsing, fits, quietly_browsing
 
 ENGINE = ("manage.py", "runengine", "--provider", "simulator", "--no-worker")
 
 
 @pytest.fixture(scope="module")
-def engine(
-    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[Server]:
+def program(serve: Serve) -> Server:
     """An engine with its pages on the built-in market."""
-    with server(migrated_sqlite, tmp_path_factory.mktemp("shell"), django_db_blocker, fill=lambda: None) as program:
-        process = program.start(*ENGINE)
-        yield program
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def login(engine: Server, chromium: Browser) -> StorageState:
-    return login_at(chromium, engine.url)
+    return serve(*ENGINE)
 
 
 @pytest.fixture
-def page(engine: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
+def page(program: Server, chromium: Browser, login: StorageState) -> Iterator[Page]:
     """The list of orders, so that nothing here is the dashboard's own; at the end the console must have been quiet."""
-    complaints: list[str] = []
-    with browsing(chromium, complaints=complaints, login=login) as window:
-        window.goto(f"{engine.url}/orders/")
+    with quietly_browsing(chromium, login=login) as window:
+        window.goto(f"{program.url}/orders/")
         yield window
-    assert complaints == []
 
 
 def test_every_page_tells_market_time_result_protection_and_streams(page: Page) -> None:
@@ -50,9 +35,9 @@ def test_every_page_tells_market_time_result_protection_and_streams(page: Page) 
     expect(page.get_by_role("button", name="Halt trading")).to_be_visible()
 
 
-def test_the_bar_fits_a_phone(engine: Server, chromium: Browser, login: StorageState) -> None:
+def test_the_bar_fits_a_phone(program: Server, chromium: Browser, login: StorageState) -> None:
     with browsing(chromium, PHONE, complaints=[], login=login) as window:
-        window.goto(f"{engine.url}/orders/")
+        window.goto(f"{program.url}/orders/")
         expect(window.locator("#market-clock")).to_contain_text("Open")
         assert fits(window)
 

@@ -13,8 +13,12 @@ from django.views.defaults import server_error
 from backtests.models import BacktestRun, BacktestTrade
 from dashboard.templatetags import figures
 from orders.events import Replaced, ReplaceRequested
-from tests.db.samples import at, order, record, record_trade, record_working, trade, uuid_of
+from orders.lifecycle import OrderState, Role
+from risk.rules import Check
+from tests.db.samples import ACCOUNT, at, order, record, record_trade, record_working, trade, uuid_of
+from tests.db.test_trading_store import decision, write
 from tests.web.conftest import History, start_run
+from trading import store as trading_store
 
 PAGES = ("/", "/orders/", "/trades/", "/trades.csv", "/backtests/", "/start/", "/replay/")
 
@@ -123,6 +127,17 @@ def test_the_list_of_orders_goes_on_over_pages_without_losing_the_filter(page: C
     assert "Earlier" not in second
 
 
+def test_orders_can_be_filtered_by_every_kind_and_state(page: Client) -> None:
+    html = page.get("/orders/").content.decode()
+    for choice in (*Role, *OrderState):
+        assert f'<option value="{choice}"' in html
+
+
+def test_a_page_past_the_end_is_the_first(page: Client, history: History) -> None:
+    assert f"/orders/{history.entry.local_id}/" in page.get("/orders/?page=9").content.decode()
+    assert "AAPL" in text_of(page, "/trades/?page=9")
+
+
 def test_a_filter_changed_in_the_page_brings_the_results_alone(page: Client, history: History) -> None:
     results = page.get("/orders/?symbol=tsla", headers={"HX-Request": "true"}).content.decode()
     assert "<html" not in results
@@ -138,6 +153,17 @@ def test_an_order_tells_its_story_and_names_the_others_of_its_signal(page: Clien
     assert places == sorted(places)
     assert "2026-03-02 09:50:00" in text  # 20 minutes after the open, in New York
     assert f"/orders/{history.protection.local_id}/" in page.get(f"/orders/{history.held.local_id}/").content.decode()
+
+
+def test_why_an_order_was_made_is_told_in_new_york_time_and_kept_in_utc(page: Client, history: History) -> None:
+    words = "entries until 20:55:00 UTC, now 14:32:00"
+    write(decision(checks=(Check(code="session", passed=True, detail=words),)))
+    text = text_of(page, f"/orders/{history.entry.local_id}/")
+    assert "entries until 15:55:00, now 09:32:00" in text
+    assert "Candle 09:30:00 Open 99.00 High 100.00 Low 98.50 Close 99.90" in text
+    assert "UTC" not in text
+    (kept,) = trading_store.decisions(ACCOUNT, correlation_id=uuid_of("signal"))
+    assert kept["checks"][0]["detail"] == words
 
 
 def test_orders_can_be_narrowed_by_kind_state_and_day(page: Client, history: History) -> None:
