@@ -93,7 +93,7 @@ class Setting:
             return f"{noun} from {self.minimum} to {self.maximum}"
         return {
             Kind.FLAG: "true or false",
-            Kind.SYMBOLS: f"one or more different symbols that match {SYMBOL_PATTERN}, separated by commas",
+            Kind.SYMBOLS: "one or more different symbols such as AAPL or BRK.B, separated by commas",
             Kind.STRATEGIES: f"one or more different names that match {STRATEGY_PATTERN}, separated by commas",
             Kind.HOSTS: "different host names without port, separated by commas",
         }.get(self.kind, "any text" if self.optional else "not empty")

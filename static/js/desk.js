@@ -39,7 +39,11 @@ function choose(symbol) {
 
 function showHead({ account, connection, isStale, heardAt }) {
   const place = PLACES[connection.account_mode] ?? "";
-  setText(document.getElementById("running-on"), connection.engine ? "" : `Trading ${account?.account_id?.split(":")[1] ?? ""} on ${place}`);
+  const number = account?.account_id?.split(":")[1] ?? "";
+  const named = connection.account_mode === "built_in" ? "" : ` ${number}`; // that of the built-in market says nothing
+  const head = document.getElementById("running-on");
+  setText(head, connection.engine ? "" : `Trading${named} on ${place}`);
+  head.title = number;
   const since = document.getElementById("stale-since");
   since.hidden = !isStale;
   setText(since, `Stale since ${second(new Date(heardAt))}`);

@@ -46,11 +46,27 @@ WHAT = (
     "--start-date", FIRST_DAY.isoformat(), "--end-date", LAST_DAY.isoformat(),
 )  # fmt: skip
 GRID = ("--grid", "velez.sma_fast=10,15,20,25", "--grid", "velez.tightness_threshold_pct=0.5,1,2,3")
+WALK = f"""
+from django.conf import settings
+from backtests import tasks
+from backtests.request import make_request
+from backtests.sweep import make_sweep, parse_grid
+first, last = "{FIRST_DAY}", "{LAST_DAY}"
+request = make_request(
+    strategy="velez", symbols={BACKTESTED!r}, start_date=first, end_date=last, initial_capital="25000",
+    params={{"backtest.slippage_per_share": "0.08"}}, config=settings.ALGO, data=None,
+)
+sweep = make_sweep(request, parse_grid({GRID[1::2]!r}))
+walk = tasks.queue_walk(
+    sweep, train=15, test=5, is_anchored=False, figure="sharpe_ratio", created_by="operator"
+)
+tasks.run_walk(walk)
+"""
 BACKTESTS = (
     ("backtest", *WHAT),
     ("backtest", *WHAT, "--set", "velez.sma_fast=10"),
     ("sweep", *WHAT, *GRID),
-    ("walkforward", *WHAT, *GRID, "--train", "15", "--test", "5"),
+    ("shell", "-v0", "-c", WALK),
 )
 MAKE_LOGIN = f"""
 from django.contrib.auth.models import User

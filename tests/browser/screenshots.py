@@ -7,7 +7,14 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.every_page import PAGES, chromium_path, environment_is_plain, installation, let_it_trade
+from tests.browser.every_page import (
+    BACKTEST_PAGES,
+    PAGES,
+    chromium_path,
+    environment_is_plain,
+    installation,
+    let_it_trade,
+)
 from tests.browser.palette import pixels_of, with_palette
 from tests.browser.servers import DESKTOP, PHONE, ROOT, Server, sign_in
 
@@ -66,8 +73,8 @@ def take_all(browser: Browser, program: Server, folder: Path, kind: str) -> None
 
 
 def stories(page: Page, program: Server) -> dict[str, str]:
-    """The pages of one order and of one trade."""
-    found = {}
+    """The pages of one order and of one trade, and of one of each kind of backtest."""
+    found = dict(BACKTEST_PAGES)
     for name, path in (("order", "/orders/?role=stop_loss&symbol=TSLA"), ("trade", "/trades/")):
         page.goto(f"{program.url}{path}")
         found[name] = page.locator("#results tbody tr a").first.get_attribute("href") or "/"
@@ -77,9 +84,12 @@ def stories(page: Page, program: Server) -> dict[str, str]:
 def take(page: Page, file: Path) -> None:
     """One picture of the whole page, with few colours."""
     page.wait_for_timeout(SETTLES_MS)
-    width = page.viewport_size["width"] if page.viewport_size else DESKTOP[0]
+    size = page.viewport_size
+    assert size is not None
     height = min(int(page.evaluate("document.documentElement.scrollHeight")), TALLEST)
-    raw = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+    page.set_viewport_size({"width": size["width"], "height": height})  # what sticks to the window does so to all of it
+    raw = page.screenshot()
+    page.set_viewport_size(size)
     painter = page.context.new_page()
     file.write_bytes(with_palette(pixels_of(painter, raw)))
     painter.close()

@@ -1,5 +1,6 @@
 """Bars on which the Velez strategy enters once, two minutes after the open, and then holds a position all day long."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,11 @@ MINUTES = 390
 
 
 def write_bars(folder: Path, symbols: tuple[str, ...]) -> Path:
-    """Two still days for the averages, then a strong green candle, its fill, and stillness above it."""
+    """Two days of small waves for the averages, then a strong green candle, its fill, and stillness above it."""
     folder.mkdir()
-    still = ["100,100,100,100"] * MINUTES
+    waves = [_wave(minute) for minute in range(MINUTES)]
     eventful = ["100,100.20,100,100.20", "100.20,100.50,100.20,100.50", "100.50,101,100.50,101"]
-    days = [still, still, eventful + ["101,101,101,101"] * (MINUTES - len(eventful))]
+    days = [waves, waves, eventful + ["101,101,101,101"] * (MINUTES - len(eventful))]
     lines = ["timestamp,open,high,low,close,volume"]
     for opened, prices in zip(OPENS, days, strict=True):
         for minute, line in enumerate(prices):
@@ -22,6 +23,17 @@ def write_bars(folder: Path, symbols: tuple[str, ...]) -> Path:
     for symbol in symbols:
         (folder / f"{symbol}.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def _wave(minute: int) -> str:
+    """A minute of a day that begins at 100 dollars and rests there from 40 minutes before the close."""
+    opened, closed = _level(minute), _level(minute + 1)
+    return f"{opened:.2f},{max(opened, closed) + 0.02:.2f},{min(opened, closed) - 0.02:.2f},{closed:.2f}"
+
+
+def _level(minute: int) -> float:
+    share = min(max((MINUTES - 40 - minute) / 60, 0), 1)
+    return 100 - share * (0.24 * math.sin(minute / 31) + 0.13 * math.sin(minute / 7) + 0.05 * math.sin(minute * 2.3))
 
 
 def engine_arguments(folder: Path, symbols: tuple[str, ...], *, speed: int = 20) -> tuple[str, ...]:
