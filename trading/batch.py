@@ -11,7 +11,7 @@ from orders.encoding import decimal_text, decode, decode_fact, encode, encode_fa
 from orders.lifecycle import Order
 from orders.portfolio import Trade
 from trading.market import Session
-from trading.messages import ActivityRecorded, OrderRecorded, Record, SessionRecorded, TradeRecorded
+from trading.messages import ActivityRecorded, HaltRecorded, OrderRecorded, Record, SessionRecorded, TradeRecorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,8 @@ def _write(record: Record) -> dict[str, Any] | None:
             return {"trade": encode(record.trade)}
         case ActivityRecorded():
             return {"activity": encode(record)}
+        case HaltRecorded():
+            return {"halt": record.halted, "at": encode(record.at)}
         case SessionRecorded():
             return {
                 "session": encode(record.session),
@@ -94,6 +96,8 @@ def _read(fields: Mapping[str, Any]) -> Record:
         return TradeRecorded(trade=decode(Trade, fields["trade"]))
     if "activity" in fields:
         return decode(ActivityRecorded, fields["activity"])
+    if "halt" in fields:
+        return HaltRecorded(at=datetime.fromisoformat(fields["at"]), halted=fields["halt"])
     session, tripped_at = fields["session"], fields["tripped_at"]
     return SessionRecorded(
         session=Session(

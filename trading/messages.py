@@ -455,6 +455,14 @@ class SessionRecorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HaltRecorded:
+    """The account is halted from now on, or not any more; of all that stops entries this alone outlives the engine."""
+
+    at: datetime
+    halted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandleClosed:
     """A completed candle with its averages; `is_live` is False for history."""
 
@@ -490,6 +498,7 @@ Record = (
     | DecisionRecorded
     | ActivityRecorded
     | SessionRecorded
+    | HaltRecorded
     | CandleClosed
     | CoverMeasured
     | Noted

@@ -24,6 +24,7 @@ from trading.messages import (
     CandleClosed,
     CoverMeasured,
     DecisionRecorded,
+    HaltRecorded,
     Level,
     Noted,
     OrderRecorded,
@@ -174,8 +175,10 @@ def write(
                 )
             case DecisionRecorded():
                 decisions.append(_decision_row(record, account_id, run_id, settings_hash, real_at))
+            case HaltRecorded():  # a session's own row may only add a halt, or there may be no session yet
+                day = record.at.astimezone(NEW_YORK).date()
+                risk_store.set_halted(account_id, record.halted, day=day, real_at=real_at, run_id=run_id)
             case ActivityRecorded():
-                _note_halt(record, account_id, run_id, real_at)
                 activities.append(_activity_row(record, account_id, run_id, real_at))
             case CoverMeasured():
                 _write_cover(record, account_id, run_id, real_at)
@@ -298,14 +301,6 @@ def _activity_row(record: ActivityRecorded, account_id: str, run_id: int | None,
         message=record.message,
         correlation_id=record.correlation_id,
     )
-
-
-def _note_halt(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> None:
-    """The operator's halt or its end; a session's own row may only add a halt, or there may be no session yet."""
-    if record.type in (ActivityType.HALTED, ActivityType.RESUMED) and not record.symbol:
-        day = record.at.astimezone(NEW_YORK).date()
-        halted = record.type is ActivityType.HALTED
-        risk_store.set_halted(account_id, halted, day=day, real_at=real_at, run_id=run_id)
 
 
 def _decision_row(

@@ -51,6 +51,7 @@ from trading.messages import (
     ExecutionCorrected,
     ForeignHeld,
     Halted,
+    HaltRecorded,
     HistoryDelivered,
     LedgerLost,
     LedgerRegained,
@@ -933,14 +934,14 @@ class Trader:
     def _on_halted(self, event: Halted) -> None:
         self.halted = event.reason
         self._cancel_entries()
-        self._record_session()
+        self._record_halt(event.now)
         level = Level.CRITICAL if event.is_alarm else Level.WARNING
         self._journal.say(ActivityType.HALTED, "", f"new entries are halted: {event.reason}", level=level)
         self._advance_all()
 
     def _on_resumed(self, event: Resumed) -> None:
         self.halted = ""
-        self._record_session()
+        self._record_halt(event.now)
         self._journal.say(ActivityType.RESUMED, "", "new entries are allowed again")
 
     def _on_shutting_down(self, event: ShuttingDown) -> None:
@@ -1352,6 +1353,10 @@ class Trader:
                     halted=bool(self.halted),
                 )
             )
+
+    def _record_halt(self, now: datetime) -> None:
+        self._record_session()
+        self._journal.record(lambda: HaltRecorded(at=now, halted=bool(self.halted)))
 
     def _conditions(self, book: Book, signal: Signal) -> tuple[Condition, ...]:
         try:

@@ -15,7 +15,15 @@ from orders.portfolio import Trade
 from trading.batch import Batch, from_text, to_text
 from trading.live.emergency import HEADER_BYTES, EmergencyJournal, JournalFull
 from trading.market import Session
-from trading.messages import ActivityRecorded, ActivityType, Level, OrderRecorded, SessionRecorded, TradeRecorded
+from trading.messages import (
+    ActivityRecorded,
+    ActivityType,
+    HaltRecorded,
+    Level,
+    OrderRecorded,
+    SessionRecorded,
+    TradeRecorded,
+)
 
 NOON = datetime(2024, 3, 4, 17, 0, 0, 123456, tzinfo=UTC)
 SMALL = 4096
@@ -146,6 +154,7 @@ def test_a_batch_comes_back_as_it_was() -> None:
             ),
             ActivityRecorded(at=NOON, type=ActivityType.NAKED, symbol="AAPL", message="!", level=Level.CRITICAL),
             SessionRecorded(session=session, start_equity=Decimal("25000.5"), breaker="", tripped_at=None, halted=True),
+            HaltRecorded(at=NOON, halted=True),
         ),
     )
     assert from_text(to_text(batch)) == batch

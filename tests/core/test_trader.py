@@ -32,8 +32,10 @@ from trading.messages import (
     CancelOrder,
     CloseRequested,
     DecisionRecorded,
+    EntriesBlocked,
     Event,
     Halted,
+    HaltRecorded,
     HistoryDelivered,
     LedgerLost,
     LedgerRegained,
@@ -433,6 +435,20 @@ def test_halting_cancels_entries_leaves_positions_and_refuses_signals() -> None:
     floor.tell(Resumed(now=floor.now))
     floor.bar(3, "102.11", symbol="TSLA")
     assert len(floor.sent()) == 1
+
+
+def test_only_the_operators_halt_is_recorded_as_one_and_only_he_lifts_it() -> None:
+    floor = Floor()
+    floor.long()
+
+    def recorded(event: Event) -> list[bool]:
+        floor.tell(event)
+        return [each.halted for each in floor.answers_of(HaltRecorded)]
+
+    assert recorded(Halted(now=floor.now, reason="operator")) == [True]
+    assert recorded(EntriesBlocked(now=floor.now, cause="clock", reason="the clock is off")) == []
+    assert recorded(EntriesBlocked(now=floor.now, cause="clock", reason="")) == []
+    assert recorded(Resumed(now=floor.now)) == [False]
 
 
 def test_without_a_ledger_nothing_is_entered_or_trailed_and_what_is_held_stays_protected() -> None:

@@ -22,6 +22,7 @@ from trading.messages import (
     ActivityType,
     CandleClosed,
     DecisionRecorded,
+    HaltRecorded,
     Level,
     Noted,
     OrderRecorded,
@@ -178,23 +179,18 @@ def test_decisions_are_found_by_symbol_and_by_signal(each_ledger: str) -> None:
 # --- halt -------------------------------------------------------------------------------------------------------------
 
 
-def halted() -> ActivityRecorded:
-    return activity("halted", ActivityType.HALTED, symbol="")
-
-
-def resumed() -> ActivityRecorded:
-    return activity("resumed", ActivityType.RESUMED, symbol="")
+HALTED, RESUMED = HaltRecorded(at=at(2), halted=True), HaltRecorded(at=at(3), halted=False)
 
 
 def test_a_halt_outlives_the_session_and_the_engine_until_somebody_resumes(each_ledger: str) -> None:
     write(session())
     assert not risk_store.is_halted(ACCOUNT)
-    write(session(halted=True), halted())
+    write(session(halted=True), HALTED)
     assert risk_store.is_halted(ACCOUNT)
     tomorrow = Session(date=SESSION.date + timedelta(days=1), open=at(1440), close=at(1830))
     write(session(session=tomorrow))
     assert risk_store.is_halted(ACCOUNT)
-    write(session(session=tomorrow), resumed())
+    write(session(session=tomorrow), RESUMED)
     assert not risk_store.is_halted(ACCOUNT)
 
 
@@ -209,7 +205,7 @@ def test_an_engine_that_wakes_cannot_undo_a_halt_from_outside(each_ledger: str) 
 
 
 def test_an_account_can_be_halted_before_its_first_session(each_ledger: str) -> None:
-    write(halted())
+    write(HALTED)
     assert risk_store.is_halted(ACCOUNT)
     assert not risk_store.is_halted(OTHER)
     assert risk_store.load_session(ACCOUNT, SESSION.date) is None
@@ -217,9 +213,13 @@ def test_an_account_can_be_halted_before_its_first_session(each_ledger: str) -> 
     assert risk_store.is_halted(ACCOUNT)
 
 
-def test_the_halt_of_one_symbol_halts_nothing_else(each_ledger: str) -> None:
-    write(session(), activity("halted by the exchange", ActivityType.HALTED, symbol="AAPL"))
+@pytest.mark.parametrize("symbol", ["AAPL", ""])
+def test_what_stops_entries_for_a_while_is_no_halt_and_its_end_lifts_none(each_ledger: str, symbol: str) -> None:
+    write(session(), activity("no entries: the clock is off", ActivityType.HALTED, symbol=symbol))
     assert not risk_store.is_halted(ACCOUNT)
+    write(HALTED)
+    write(activity("entries are possible again", ActivityType.RESUMED, symbol=symbol))
+    assert risk_store.is_halted(ACCOUNT)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -41,11 +41,22 @@ class Ledger:
             LedgerUnavailable: nothing can be said of the outcome; try again later.
         """
         call = partial(_in_fresh_connection, work, *args, **kwargs)
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, call))
+        running = asyncio.get_running_loop().run_in_executor(self._executor, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.add_done_callback(_do_not_complain)
+            raise
 
     def close(self) -> None:
         """Waits for what is still being written."""
         self._executor.shutdown(wait=True)
+
+
+def _do_not_complain(abandoned: asyncio.Future[Any]) -> None:
+    """Nobody waits for its outcome any more, so nobody asks why it failed."""
+    if not abandoned.cancelled():
+        abandoned.exception()
 
 
 def _in_fresh_connection(work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
