@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
@@ -63,6 +64,7 @@ class ProblemAPI(NinjaAPI):
             HttpError: lambda request, error: problem(error.status_code, str(error)),
             Http404: lambda request, error: problem(404, str(error)),
             ValidationError: lambda request, error: _values_do_not_fit(error),
+            OperationalError: _not_now,
             Exception: _failed,
         }
         for kind, handler in handlers.items():
@@ -95,6 +97,11 @@ def _values_do_not_fit(error: ValidationError) -> HttpResponse:
     ]
     status = 422 if any(each["loc"][0] == "body" for each in error.errors) else 400
     return problem(status, "; ".join(f"{each['where']}: {each['message']}" for each in errors), errors)
+
+
+def _not_now(request: HttpRequest, error: OperationalError) -> HttpResponse:
+    log.error("api.database", method=request.method, path=request.path, reason=str(error))
+    return problem(503, "The database does not answer; try again in a moment.")
 
 
 def _failed(request: HttpRequest, error: Exception) -> HttpResponse:

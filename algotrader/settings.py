@@ -132,7 +132,9 @@ def database_at(url: str, *, busy_timeout_ms: int) -> dict[str, Any]:
     database: dict[str, Any] = environ.Env.db_url_config(url or f"sqlite:///{DATA_DIR / 'trading.db'}")
     options = database.setdefault("OPTIONS", {})
     if database["ENGINE"] == "django.db.backends.postgresql":
-        options["pool"] = {"min_size": 1, "max_size": 10, "timeout": 5}
+        # While the server is away an attempt to connect is repeated after 1, 2, 4, ... s until it is given up, and
+        # its successor begins anew: with the pool's own 300 s its return would not be noticed for minutes.
+        options["pool"] = {"min_size": 1, "max_size": 10, "timeout": 5, "reconnect_timeout": 5}
         options["options"] = f"-c lock_timeout={busy_timeout_ms}"
         database["CONN_HEALTH_CHECKS"] = (
             True  # a connection that a restart of the server cut is replaced, not handed out

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,10 @@ class Layout:
         answer.raise_for_status()
         return answer.json()
 
+    def market_time(self) -> datetime:
+        """The market's clock, a minute of which passes in a second."""
+        return datetime.fromisoformat(self.at_the_broker("clock")["timestamp"])
+
 
 @contextmanager
 def running(folder: Path, database_url: str) -> Iterator[Layout]:
@@ -186,6 +190,15 @@ class PageSocket:
             if message and message["type"] == "snapshot" and message["data"]["connection"]["status"] == "disconnected":
                 return
         raise AssertionError("the page never noticed that the engine is gone")
+
+    def until_ledger_is_lost(self, lost: bool) -> None:
+        """Returns when the page is told by the engine that the ledger cannot be written, or that it can again."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            message = self._next()
+            if message and message["type"] == "connection_status" and bool(message["data"]["ledger_problem"]) is lost:
+                return
+        raise AssertionError("the page never heard of it")
 
     def close(self) -> None:
         if self._socket is not None:

@@ -4,27 +4,24 @@ Every fault is a real one, under a real engine in its own process.
 """
 
 import asyncio
-import os
 import resource
-import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from django.core.management import call_command
 from pytest_django import DjangoDbBlocker
 
 from orders import store as order_store
 from orders.lifecycle import OrderState, Role
 from tests import databases
 from tests.built_in_market import Conductor, script
+from tests.live import postgres_server
 from tests.live.engine_process import Account, EngineProcess
+from tests.live.postgres_server import PostgresServer
 from tests.requirements_for_tests import require
 from trading import store
 
@@ -68,58 +65,11 @@ def small_disk(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-class Server:
-    """A PostgreSQL server of this test's own, which it may stop."""
-
-    def __init__(self, folder: Path, user: str | None) -> None:
-        self._folder, self._user = folder, user
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.url = f"postgres://postgres@127.0.0.1:{self._port}/postgres"
-        self._do("initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", str(folder / "data"))
-        self.start()
-
-    def start(self) -> None:
-        options = f"-p {self._port} -k {self._folder} -c fsync=off"
-        self._do(
-            "pg_ctl", "start", "-w", "-D", str(self._folder / "data"), "-l", str(self._folder / "log"), "-o", options
-        )
-
-    def stop(self) -> None:
-        """Every connection is cut."""
-        self._do("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._folder / "data"))
-
-    def _do(self, *command: str) -> None:
-        subprocess.run(command, user=self._user, cwd=self._folder, check=True, stdout=subprocess.DEVNULL)
-
-    @contextmanager
-    def gone(self, folder: Path) -> Iterator[None]:
-        """The server is not there."""
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[PostgresServer]:
     """A PostgreSQL server with a migrated ledger."""
-    require(shutil.which("initdb") and shutil.which("pg_ctl"), "initdb and pg_ctl are not on this machine's PATH")
-    user = "postgres" if os.geteuid() == 0 else None  # it refuses to be run by root
-    folder = Path(tempfile.mkdtemp(prefix="algotrader-postgres-"))
-    try:
-        if user:
-            shutil.chown(folder, user)
-        server = Server(folder, user)
-        try:
-            with databases.default_database(server.url):
-                call_command("migrate", verbosity=0)
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server.running() as server:
+        yield server
 
 
 @contextmanager
@@ -232,7 +182,7 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert stop in ledger_is_whole(url)
 
 
-def test_a_postgresql_server_that_is_restarted(tmp_path: Path, server: Server) -> None:
+def test_a_postgresql_server_that_is_restarted(tmp_path: Path, server: PostgresServer) -> None:
     url, stop = asyncio.run(lost_and_regained(tmp_path, server.gone, server.url))
     assert stop in ledger_is_whole(url)
 
