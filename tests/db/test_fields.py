@@ -57,7 +57,7 @@ def test_any_amount_comes_back_exactly(ledger: str, value: Decimal) -> None:
     assert Trade.objects.get(pk=row.pk).pnl == value
 
 
-def test_sqlite_keeps_money_as_text_without_exponent_or_trailing_zeros(ledger: str) -> None:
+def test_sqlite_keeps_money_as_text_without_exponent_or_trailing_zeros(sqlite_ledger: str) -> None:
     for text, kept in (("100.00", "100"), ("1E+3", "1000"), ("-0.00", "0"), ("0.10", "0.1"), ("-5.20", "-5.2")):
         record_trade(trade(text, pnl=Decimal(text)))
         assert stored("trade", "pnl") == kept
@@ -95,17 +95,23 @@ def test_the_database_is_never_asked_to_compare_money(each_ledger: str, lookup: 
         Trade.objects.filter(**{f"pnl__{lookup}": Decimal(0)})
 
 
-def test_a_sum_by_sqlite_is_refused_because_it_is_a_float(ledger: str) -> None:
+def test_a_sum_by_sqlite_is_refused_because_it_is_a_float(sqlite_ledger: str) -> None:
     record_trade(trade(pnl=Decimal("0.1")))
     with pytest.raises(TypeError, match="float"):
         Trade.objects.aggregate(total=Sum("pnl"))
 
 
 @pytest.mark.parametrize("garbage", ["", "abc", "1.2.3", "1-2", "--1", ".", "1.", ".5", "1e3", "1 000", "NaN"])
-def test_sqlite_itself_refuses_text_that_is_no_number(ledger: str, garbage: str) -> None:
+def test_sqlite_itself_refuses_text_that_is_no_number(sqlite_ledger: str, garbage: str) -> None:
     record_new(order())
     with pytest.raises(IntegrityError), connection.cursor() as cursor:
         cursor.execute("UPDATE order_state SET qty_requested = %s", [garbage])
+
+
+def test_a_sum_by_postgresql_is_exact(postgres_ledger: str) -> None:
+    for text in ("0.1", "0.2"):
+        record_trade(trade(text, pnl=Decimal(text)))
+    assert Trade.objects.aggregate(total=Sum("pnl"))["total"] == Decimal("0.3")
 
 
 def test_postgresql_itself_refuses_what_is_no_number(postgres_ledger: str) -> None:
@@ -114,7 +120,7 @@ def test_postgresql_itself_refuses_what_is_no_number(postgres_ledger: str) -> No
         cursor.execute("UPDATE order_state SET filled_value = 'NaN'")
 
 
-def test_times_are_sortable_text_in_utc_with_microseconds_on_sqlite(ledger: str) -> None:
+def test_times_are_sortable_text_in_utc_with_microseconds_on_sqlite(sqlite_ledger: str) -> None:
     new_york = timezone(timedelta(hours=-5))
     record_new(order(created_at=datetime(2026, 3, 2, 9, 30, tzinfo=new_york)))
     assert stored("order_state", "created_at") == "2026-03-02T14:30:00.000000Z"
@@ -145,7 +151,7 @@ def test_a_time_without_zone_is_refused(ledger: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-03-02 14:30:00", "2026-03-02T14:30:00Z", "yesterday", ""])
-def test_sqlite_itself_refuses_times_that_would_not_sort(ledger: str, text: str) -> None:
+def test_sqlite_itself_refuses_times_that_would_not_sort(sqlite_ledger: str, text: str) -> None:
     record_new(order())
     with pytest.raises(IntegrityError), connection.cursor() as cursor:
         cursor.execute("UPDATE order_state SET updated_at = %s", [text])

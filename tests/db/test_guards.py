@@ -83,7 +83,7 @@ def test_postgresql_cannot_empty_a_table_of_history(postgres_ledger: str, table:
     assert Trade.objects.count() == 1
 
 
-def test_sqlite_cannot_replace_a_row_of_history(ledger: str) -> None:
+def test_sqlite_cannot_replace_a_row_of_history(sqlite_ledger: str) -> None:
     record_working(order())
     record_trade(trade())
     SettingsChange.objects.create(key="watchlist", new_value="AAPL", changed_by="ann", changed_at=REAL)
@@ -126,22 +126,23 @@ def test_a_migrated_database_is_guarded(each_ledger: str) -> None:
     guards.require()
 
 
-def missing_one_by_one(triggers: list[str]) -> None:
-    for trigger in triggers:
-        drop(trigger)
-        assert guards.missing_triggers(connection) == [trigger]
-        with pytest.raises(guards.UnguardedLedger, match=f"{trigger} missing: run `manage.py migrate`"):
-            guards.require()
-        guards.make_triggers(connection)
+def assert_missed_and_made_again(trigger: str) -> None:
+    drop(trigger)
+    assert guards.missing_triggers(connection) == [trigger]
+    with pytest.raises(guards.UnguardedLedger, match=f"{trigger} missing: run `manage.py migrate`"):
         guards.require()
+    guards.make_triggers(connection)
+    assert guards.missing_triggers(connection) == []
 
 
-def test_every_trigger_that_is_gone_from_sqlite_is_missed(ledger: str) -> None:
-    missing_one_by_one(SQLITE_TRIGGERS)
+@pytest.mark.parametrize("trigger", SQLITE_TRIGGERS)
+def test_every_trigger_that_is_gone_from_sqlite_is_missed(sqlite_ledger: str, trigger: str) -> None:
+    assert_missed_and_made_again(trigger)
 
 
-def test_every_trigger_that_is_gone_from_postgresql_is_missed(postgres_ledger: str) -> None:
-    missing_one_by_one(POSTGRES_TRIGGERS)
+@pytest.mark.parametrize("trigger", POSTGRES_TRIGGERS)
+def test_every_trigger_that_is_gone_from_postgresql_is_missed(postgres_ledger: str, trigger: str) -> None:
+    assert_missed_and_made_again(trigger)
 
 
 def test_a_trigger_that_does_nothing_is_missed(sqlite_ledger: str) -> None:
@@ -200,7 +201,10 @@ def test_altering_a_table_keeps_its_triggers_on_postgresql(postgres_ledger: str)
     new.set_attributes_from_name("settings_hash")
     with connection.schema_editor() as editor:
         editor.alter_field(Trade, Trade._meta.get_field("settings_hash"), new)
-    guards.require()
+    assert guards.missing_triggers(connection) == []
+    record_trade(trade())
+    with pytest.raises(IntegrityError, match="append-only"):
+        run("DELETE FROM trade")
 
 
 def test_a_database_without_tables_says_what_to_do(ledger: str) -> None:

@@ -35,7 +35,7 @@ def test_the_engines_own_thread_reaches_the_same_ledger(each_ledger: str) -> Non
     assert asyncio.run(asyncio.to_thread(count)) == 1
 
 
-def test_sqlite_is_opened_for_a_ledger(ledger: str) -> None:
+def test_sqlite_is_opened_for_a_ledger(sqlite_ledger: str) -> None:
     with connection.cursor() as cursor:
         values = {}
         for pragma in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys"):

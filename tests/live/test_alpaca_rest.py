@@ -498,6 +498,7 @@ async def test_a_market_on_this_machine_needs_no_paper_number_and_no_proxy(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     peer.on("GET", "/v2/account", {**ACCOUNT, "account_number": "SIM-1"})
     await broker.connect()
+    assert [request.path for request in peer.received] == ["/v2/account"]
 
 
 async def test_after_disconnecting_nothing_is_sent(peer: Peer, broker: AlpacaBroker) -> None:

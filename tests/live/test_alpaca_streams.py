@@ -467,6 +467,8 @@ async def test_a_bar_that_was_under_way_when_its_symbol_was_removed_still_comes(
     await reader.until(lambda got: len(reader.bars()) == 1)
     await data.change_symbols(["AMD"])
     await reader.until(lambda got: len(reader.bars()) == 2)
+    assert reader.bars() == ["AAPL 10.5", "AAPL 10.5"]
+    assert reader.states() == [True]
 
 
 async def test_without_symbols_nothing_is_connected_until_there_are_some(peer: Peer, data: AlpacaData) -> None:
@@ -675,7 +677,8 @@ async def test_a_cancelled_reader_leaves_no_connection(peer: Peer, broker: Alpac
     reader.task.cancel()
     with suppress(asyncio.CancelledError):
         await reader.task
-    await asyncio.wait_for(ended.wait(), 1)
+    async with asyncio.timeout(20):
+        assert await ended.wait()
 
 
 async def test_reading_anew_ends_the_stream_read_before(peer: Peer, broker: AlpacaBroker) -> None:

@@ -139,10 +139,18 @@ async def test_stopping_cancels_and_waits_until_the_task_has_cleaned_up(watched:
 
 
 async def test_stopping_during_a_pause_ends_the_task() -> None:
-    supervisor = Supervisor(lambda reason: None)
-    supervisor.start("bars", broken)
+    started: list[str] = []
+
+    async def work() -> None:
+        started.append("again")
+        await broken()
+
+    supervisor = Supervisor(lambda reason: None)  # on real time: the first pause lasts a second
+    supervisor.start("bars", work)
     await settle()
-    await asyncio.wait_for(supervisor.stop(), 0.5)
+    await supervisor.stop()
+    assert started == ["again"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_task_that_failed_for_good_does_not_disturb_the_stop(watched: Watched) -> None:
@@ -150,25 +158,31 @@ async def test_a_task_that_failed_for_good_does_not_disturb_the_stop(watched: Wa
     await settle()
     await watched.supervisor.stop()
     await watched.supervisor.stop("bars", "unknown")
+    assert len(watched.reasons) == 1
+    watched.supervisor.start("bars", times(0, broken))  # its name is free again
+    await watched.supervisor.stop()
 
 
 async def test_two_tasks_of_one_name_are_refused(watched: Watched) -> None:
     watched.supervisor.start("bars", times(0, broken))
     with pytest.raises(ValueError, match="running already"):
         watched.supervisor.start("bars", ending)
+    await settle()
+    assert watched.time.slept == []  # the first one goes on, and the other never ran and ended
     await watched.supervisor.stop()
 
 
 async def test_a_failing_task_leaves_the_others_alone(watched: Watched) -> None:
-    alive = asyncio.Event()
+    turns_after_the_failure: list[int] = []
 
     async def other() -> None:
         while True:
             await asyncio.sleep(0)
             if watched.reasons:
-                alive.set()
+                turns_after_the_failure.append(len(watched.reasons))
 
     watched.supervisor.start("other", other)
     watched.supervisor.start("bars", broken)
-    await asyncio.wait_for(alive.wait(), 1)
+    await settle()
+    assert len(turns_after_the_failure) > 1
     await watched.supervisor.stop()

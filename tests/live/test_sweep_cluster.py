@@ -99,7 +99,7 @@ def kill_a_worker(already: set[int], sweeping: "subprocess.Popen[str]") -> int:
     pytest.fail("no worker was ever in the middle of a chunk")
 
 
-def five_hundred_results_none_twice(url: str, bars: Path, tmp_path: Path, *, clusters: int) -> None:
+def assert_five_hundred_results_and_none_twice(url: str, bars: Path, tmp_path: Path, *, clusters: int) -> None:
     with ExitStack() as running:
         for number in range(clusters):
             running.enter_context(cluster(url, tmp_path / f"cluster-{number}.log"))
@@ -120,13 +120,13 @@ def five_hundred_results_none_twice(url: str, bars: Path, tmp_path: Path, *, clu
 
 
 def test_a_cluster_that_loses_two_workers_has_every_result_once(ledger: str, bars: Path, tmp_path: Path) -> None:
-    five_hundred_results_none_twice(ledger, bars, tmp_path, clusters=1)
+    assert_five_hundred_results_and_none_twice(ledger, bars, tmp_path, clusters=1)
 
 
 def test_several_clusters_on_one_postgresql_share_a_sweep_and_lose_two_workers(
     postgres_ledger: str, bars: Path, tmp_path: Path
 ) -> None:
-    five_hundred_results_none_twice(postgres_ledger, bars, tmp_path, clusters=3)
+    assert_five_hundred_results_and_none_twice(postgres_ledger, bars, tmp_path, clusters=3)
 
 
 def test_what_a_killed_cluster_had_taken_is_done_by_the_next_one(ledger: str, bars: Path, tmp_path: Path) -> None:
