@@ -8,11 +8,13 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs crash-points simulate simulate-mutations bench bench-engine bench-peers bench-pages \
+.PHONY: help install setup run test test-postgres check docs layouts crash-points simulate simulate-mutations bench bench-engine bench-peers bench-pages \
 	screenshots requirements venv base dev charts axe
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: charts  ## make or refresh the environment of a server in .venv, without the tools for tests
 
 setup: dev charts axe  ## make or refresh the environment in .venv, tools for tests included
 
@@ -23,6 +25,9 @@ run: base charts  ## start the engine with its dashboard; ARGS="--provider simul
 
 test: dev charts axe  ## run the tests; ARGS="tests/core -q" runs some of them
 	@.venv/bin/pytest $(ARGS)
+
+test-postgres: dev charts axe  ## run them on PostgreSQL instead of SQLite; ARGS as above
+	@ALGO_TEST_DATABASE=postgres .venv/bin/pytest $(ARGS)
 
 check: dev charts axe  ## all that must hold before a change goes in: lint, types, import contracts, migrations, tests
 	@.ci/step "ruff check" .venv/bin/ruff check .
@@ -45,6 +50,9 @@ simulate: dev  ## play seeded stories of faults and kills: SEED=1 COUNT=100, ARG
 
 simulate-mutations: dev  ## take one safeguard out at a time: the stories must notice within 200 seeds
 	@.venv/bin/python -m tests.simulation.simulate --mutations --count $(or $(COUNT),200)
+
+layouts: dev  ## try each layout of docs/deploy.md in a clean copy, by that page's commands; ARGS="laptop" takes one
+	@.venv/bin/python -m tests.layouts $(ARGS)
 
 crash-points: dev  ## kill the engine at every commit and broker call of all scripted days; ARGS="--day short" takes one
 	@.venv/bin/python -m tests.crash $(ARGS)
