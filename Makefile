@@ -8,7 +8,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup run test test-postgres check docs layouts crash-points simulate simulate-mutations bench bench-engine bench-peers bench-pages \
+.PHONY: help install setup run test test-postgres check audit docs layouts crash-points simulate simulate-mutations bench bench-engine bench-peers bench-pages \
 	screenshots requirements venv base dev charts axe
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ check: dev charts axe  ## all that must hold before a change goes in: lint, type
 	@.ci/step "docs" $(MAKE) --no-print-directory docs
 	@.ci/step "tests" .venv/bin/pytest $(ARGS)
 	@.ci/step "simulation" .venv/bin/python -m tests.simulation.simulate --count 100
+
+audit: dev charts  ## ask whether vulnerabilities are known of what is locked (needs the network, and says so without it)
+	@.venv/bin/python -m tests.audit
 
 screenshots: dev charts  ## make docs/screenshots anew: every page, full and empty, in Chromium
 	@.venv/bin/python -m tests.browser.screenshots $(ARGS)

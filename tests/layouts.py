@@ -104,11 +104,19 @@ class Place:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def stop(self, name: str, how: signal.Signals) -> None:
+    def stop(self, name: str) -> None:
         """Its orderly end: exit status 0."""
         process = self.running.pop(name)
-        os.killpg(process.pid, how) if how is signal.SIGINT else process.send_signal(how)  # Ctrl-C reaches the group
+        process.terminate()
         if status := process.wait(PATIENCE_SECONDS):
+            raise Failed(f"{name} ended with {status}: {self.log(name)[-2000:]}")
+
+    def interrupt(self, name: str) -> None:
+        """Ctrl-C reaches make and the engine; make dies of it once the engine has ended in good order."""
+        process = self.running.pop(name)
+        os.killpg(process.pid, signal.SIGINT)
+        status = process.wait(PATIENCE_SECONDS)
+        if status != -signal.SIGINT or "outcome=stopped" not in self.log(name):
             raise Failed(f"{name} ended with {status}: {self.log(name)[-2000:]}")
 
     def log(self, name: str) -> str:
@@ -219,7 +227,7 @@ def laptop(place: Place) -> None:
     place.step(f"`{command}`", place.start, "run", command)
     place.step("it says where its pages are", place.until, lambda: "Dashboard: http" in place.log("run"))
     used(place, lambda: place.log("run"), https=False)
-    place.step("Ctrl-C", place.stop, "run", signal.SIGINT)
+    place.step("Ctrl-C", place.interrupt, "run")
 
 
 def small_server(place: Place) -> None:
@@ -232,7 +240,7 @@ def small_server(place: Place) -> None:
         elif enabled is not None:
             as_systemd_would(place, enabled[1])
     used(place, lambda: place.log("commands"), https=True)
-    place.step("systemctl stop", place.stop, "algo-trader", signal.SIGTERM)
+    place.step("systemctl stop", place.stop, "algo-trader")
 
 
 def as_systemd_would(place: Place, unit: str) -> None:
@@ -267,7 +275,7 @@ def split(place: Place) -> None:
             place.step(f"`{command}`", place.start, name, command)
         used(place, lambda: place.log("commands"), https=True)
         for name in reversed(list(place.running)):
-            place.step(f"end of the {name}", place.stop, name, signal.SIGTERM)
+            place.step(f"end of the {name}", place.stop, name)
 
 
 def take(place: Place, settings: list[str], filled_in: Mapping[str, str]) -> None:
