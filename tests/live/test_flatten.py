@@ -1,5 +1,7 @@
 """`manage.py flatten` against a market in a process of its own, with the engine running, hung, dead, or never there."""
 
+import asyncio
+import os
 import random
 import signal
 import sqlite3
@@ -12,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from pytest_django import DjangoDbBlocker
 
 from orders import store as order_store
 from orders.lifecycle import Role
 from risk import store as risk_store
 from tests import databases
+from tests.live.alpaca_peer import Answer, Peer
+from tests.live.engine_on_peer import Stage
 from tests.live.engine_process import PATIENCE_SECONDS, ROOT, Account, EngineProcess, environment
 from trading import store
 
 KEYS = ("simulator", "simulator")
 ACCOUNT = "alpaca:SIM-1"
+STOP_ID = "00000000-0000-4000-8000-000000000077"
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +41,27 @@ def ledgers_may_be_read(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
 class Scene:
     """A market, an account with 10 AAPL and 5 TSLA that somebody bought, and the engine's data folder."""
 
-    def __init__(self, folder: Path, template: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
-        self.url = databases.copied_sqlite(template, folder / "trading.db")
+        self.url = url
+        self.urls: dict[str, str] = {}
+        self.engine: EngineProcess | None = None
+        self.chance = random.Random(1)
+        self.open_market()
+        for symbol, qty in (("AAPL", "10"), ("TSLA", "5")):
+            order = {"symbol": symbol, "qty": qty, "side": "buy", "type": "market", "time_in_force": "day"}
+            self.account.call("POST", "/v2/orders", json=order)
+        self.until(lambda: len(self.held()) == 2)
+
+    def open_market(self) -> None:
+        """The market's process, on the account as it was left."""
         self.market = subprocess.Popen(
             [sys.executable, "manage.py", "runmarket", "--port", "0", "--speed", "1", "--symbols", "AAPL,TSLA"],
             cwd=ROOT,
-            env=environment({}, folder / "market", self.url, keys=("", ""), broker__provider="simulator"),
+            env=environment({}, self.folder / "market", self.url, keys=("", ""), broker__provider="simulator"),
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.urls: dict[str, str] = {}
         assert self.market.stdout is not None
         for line in self.market.stdout:
             name, _, value = line.strip().partition("=")
@@ -54,12 +70,13 @@ class Scene:
             if name.endswith("SECRET_KEY"):
                 break
         self.account = Account(self.urls["trading_url"], KEYS)
-        for symbol, qty in (("AAPL", "10"), ("TSLA", "5")):
-            order = {"symbol": symbol, "qty": qty, "side": "buy", "type": "market", "time_in_force": "day"}
-            self.account.call("POST", "/v2/orders", json=order)
-        self.until(lambda: len(self.held()) == 2)
-        self.engine: EngineProcess | None = None
-        self.chance = random.Random(1)
+
+    def close_market(self) -> None:
+        """Ends the market's process."""
+        self.market.kill()
+        self.market.wait()
+        assert self.market.stdout is not None
+        self.market.stdout.close()
 
     def held(self) -> dict[str, int]:
         return {each["symbol"]: int(each["qty"]) for each in self.account.call("GET", "/v2/positions")}
@@ -129,10 +146,7 @@ class Scene:
     def end(self) -> None:
         if self.engine is not None:
             self.engine.kill()
-        self.market.kill()
-        self.market.wait()
-        assert self.market.stdout is not None
-        self.market.stdout.close()
+        self.close_market()
 
     def ledger(self) -> dict[str, Any]:
         """What is in the ledger: it is whole, halted, and holds nothing."""
@@ -157,9 +171,19 @@ CLOSED = [("AAPL", 10), ("TSLA", 5)]
 def scene(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Scene]:
     """The market and the account."""
     (tmp_path / "market").mkdir()
-    scene = Scene(tmp_path, migrated_sqlite)
+    scene = Scene(tmp_path, databases.copied_sqlite(migrated_sqlite, tmp_path / "trading.db"))
     yield scene
     scene.end()
+
+
+@pytest.fixture
+def scene_on_postgres(tmp_path: Path, migrated_postgres: str) -> Iterator[Scene]:
+    """The same with the ledger on PostgreSQL."""
+    (tmp_path / "market").mkdir()
+    with databases.copied_postgres(migrated_postgres, f"algotrader_test_{os.getpid()}_flatten") as url:
+        scene = Scene(tmp_path, url)
+        yield scene
+        scene.end()
 
 
 def is_proven(done: subprocess.CompletedProcess[str]) -> bool:
@@ -224,6 +248,87 @@ def test_after_an_engine_that_is_dead_and_the_next_one_finds_nothing_to_do(scene
     again.process.send_signal(signal.SIGTERM)
     assert again.process.wait(PATIENCE_SECONDS) == 0, again.log
     assert scene.ledger() == books
+
+
+def test_past_an_engine_that_hangs_with_its_ledger_on_postgresql(scene_on_postgres: Scene) -> None:
+    scene = scene_on_postgres
+    engine = scene.start()
+    engine.process.send_signal(signal.SIGSTOP)
+    done = scene.flatten()
+    assert is_proven(done)
+    assert "closing past it." in done.stdout
+    assert (scene.held(), scene.working()) == ({}, [])
+    engine.process.send_signal(signal.SIGCONT)
+    assert engine.process.wait(PATIENCE_SECONDS) == 1, engine.log
+    assert (scene.held(), scene.working()) == ({}, [])
+    assert scene.ledger() == {"halted": True, "unfinished": 0, "exits": CLOSED, "trades": CLOSED, "lease": None}
+
+
+async def flattened_at_night(folder: Path, url: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
+    """12 AAPL and their stop, at a broker that answers as the test says and in whose New York it is 18:30.
+
+    The built-in market is never closed for long. With what the command did comes what it sent.
+    """
+    async with Peer() as peer:
+        stage = Stage(peer, folder)
+        stage.script()
+        peer.on("GET", "/market/clock", {"now": "2026-08-12T22:30:00Z", "speed": 1.0})
+        peer.on("GET", "/v2/assets/AAPL", {"symbol": "AAPL", "status": "active", "tradable": True})
+        stage.holds("AAPL", "12", "103")
+        stage.works(STOP_ID, symbol="AAPL", client_order_id="by-hand", side="sell", qty="12", stop_price="99")
+
+        async def canceled(_request: web.Request) -> Answer:
+            stage.orders[STOP_ID] |= {"status": "canceled"}
+            return Answer(status=204, text="")
+
+        async def waits(request: web.Request) -> Any:
+            order = await stage._taken(request)
+            order |= {"status": "accepted", "qty": "12"}
+            return order
+
+        peer.on("DELETE", f"/v2/orders/{STOP_ID}", canceled)
+        peer.on("POST", "/v2/orders", waits)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "manage.py", "flatten", "--yes"),
+            cwd=ROOT,
+            env=environment(
+                {
+                    "trading_url": peer.url, "trading_stream_url": peer.trading_stream_url, "data_url": peer.url,
+                    "data_stream_url": peer.data_stream_url,
+                },
+                folder, url, keys=("key", "secret"), watchlist="AAPL", log_level="CRITICAL",
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        output, errors = (each.decode() for each in await process.communicate())
+        assert process.returncode is not None
+        done = subprocess.CompletedProcess([], process.returncode, output, errors)
+        return done, [request.body for request in peer.asked("POST", "/v2/orders")]
+
+
+def test_while_the_market_is_closed_sales_wait_for_the_open_and_it_is_not_done(
+    tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    url = databases.copied_sqlite(migrated_sqlite, tmp_path / "trading.db")
+    done, bodies = asyncio.run(flattened_at_night(tmp_path, url))
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert lines[:2] == ["Halted: no new entries until somebody resumes.", "No engine is running: closing directly."]
+    assert lines[2:5] == [
+        "Before: 1 position, 1 working order at the broker.",
+        "  12 AAPL long at 103",
+        "  sell 12 AAPL stop at 99 (new)",
+    ]
+    assert lines[5:] == [
+        "After: 1 position, 1 working order at the broker.",
+        "  12 AAPL long at 103",
+        "  sell 12 AAPL market (accepted)",
+    ]
+    assert "The market is closed: a market order waits for the open for every position, and no stop" in done.stderr
+    assert [(body["side"], body["qty"], body["type"]) for body in bodies] == [("sell", 12, "market")]
+    with databases.default_database(url):
+        assert risk_store.is_halted("alpaca:PA1")
 
 
 def test_without_a_ledger_what_the_broker_shows_is_closed(scene: Scene) -> None:
