@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from algotrader.settings import database_at
 
+_COPIES = count()
 POSTGRES_URL = os.environ.get("ALGO_TEST_POSTGRES_URL", "postgres:///postgres")
 
 
@@ -28,7 +30,9 @@ def default_database(url: str, *, keep: bool = False) -> Iterator[str]:
     """
     entry = connections.settings["default"]
     before = dict(entry)
-    wanted = database_at(url, busy_timeout_ms=5000) | ({"CONN_MAX_AGE": None} if keep else {})
+    wanted = database_at(url, busy_timeout_ms=5000)
+    if keep and "pool" not in wanted["OPTIONS"]:  # a pool keeps them anyway
+        wanted["CONN_MAX_AGE"] = None
     _use(entry, connections.configure_settings({"default": wanted})["default"])
     try:
         yield url
@@ -80,29 +84,49 @@ def postgres_answers() -> bool:
 
 def migrated_postgres(name: str) -> Iterator[str]:
     """The name of a new PostgreSQL database with all tables; it is dropped afterwards."""
-    with _postgres(name):
-        with default_database(postgres_url(name)):
-            call_command("migrate", verbosity=0)
+    make_postgres(name)
+    try:
         yield name
+    finally:
+        drop_postgres(name)
+
+
+def make_postgres(name: str) -> None:
+    """A new PostgreSQL database with all tables, in the place of one of that name."""
+    drop_postgres(name)
+    _administer(_create(name))
+    with default_database(postgres_url(name)):
+        call_command("migrate", verbosity=0)
+
+
+def drop_postgres(name: str) -> None:
+    """Drops a PostgreSQL database, if there is one, whoever uses it."""
+    _administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _create(name: str, *, template: str = "template0") -> sql.Composed:
+    return sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
 
 
 @contextmanager
 def copied_postgres(template: str, name: str) -> Iterator[str]:
     """The URL of a copy of a migrated PostgreSQL database; it is dropped afterwards."""
-    with _postgres(name, template=template):
+    drop_postgres(name)
+    _administer(_create(name, template=template))
+    try:
         yield postgres_url(name)
+    finally:
+        drop_postgres(name)
 
 
 @contextmanager
-def _postgres(name: str, *, template: str = "template0") -> Iterator[None]:
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-    _administer(drop)
-    _administer(create)
-    try:
-        yield
-    finally:
-        _administer(drop)
+def copied(template: Path | str, folder: Path) -> Iterator[str]:
+    """The URL of a copy of a migrated database: a SQLite file, or the PostgreSQL one of that name."""
+    if isinstance(template, Path):
+        yield copied_sqlite(template, folder / "trading.db")
+        return
+    with copied_postgres(template, f"{template}_{os.getpid()}_{next(_COPIES)}") as url:
+        yield url
 
 
 def postgres_url(name: str) -> str:

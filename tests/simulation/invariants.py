@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from orders import store as order_store
 from orders.lifecycle import OrderType, local_id_of
@@ -48,6 +49,14 @@ FILLS = (
 )
 
 
+def read_only(url: str) -> Any:
+    """A connection to a ledger beside Django's."""
+    if url.startswith("sqlite:///"):
+        path = url.removeprefix("sqlite:///")
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, timeout=10)
+    return psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=on")
+
+
 class Violation(Exception):
     """An invariant does not hold; the text begins with its name."""
 
@@ -58,7 +67,7 @@ class Watch:
     def __init__(
         self,
         market: Market,
-        database: Path,
+        url: str,
         *,
         clock: Callable[[], float],
         say: Callable[[str, str], None],
@@ -70,7 +79,7 @@ class Watch:
         self._book = market.book
         self._clock = clock
         self._say = say
-        self._ledger = sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False, timeout=10)
+        self._ledger = read_only(url)
         self._capital = self._book.account.cash
         self._seen_orders = 0
         self._seen_fills = 0
@@ -334,7 +343,8 @@ class Watch:
     def _check_history(self) -> None:
         """I4: events make the states, and what was written stays as it was."""
         for table, seen in self._rows.items():
-            rows = {row[0]: json.dumps(row) for row in self._ledger.execute(f"SELECT * FROM {table} ORDER BY id")}
+            query = f"SELECT * FROM {table} ORDER BY id"
+            rows = {row[0]: json.dumps(row, default=str) for row in self._ledger.execute(query)}
             if any(rows.get(key) != text for key, text in seen.items()):
                 raise Violation(f"I4 {table} was changed")
             self._rows[table] = rows
@@ -345,7 +355,8 @@ class Watch:
                     raise Violation(f"I4 order {order.local_id}: its events make {order}, stored is {stored}")
 
     def _one(self, query: str, *values: Any) -> Any:
-        return self._ledger.execute(query, values).fetchone()
+        placeholder = "?" if isinstance(self._ledger, sqlite3.Connection) else "%s"
+        return self._ledger.execute(query.replace("?", placeholder), values).fetchone()
 
 
 def _signed(side: str, role: str, qty: str) -> Decimal:

@@ -7,13 +7,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
@@ -36,13 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as name:
         folder = Path(name)
-        template = folder / "template.db"
-        with ProcessPoolExecutor(1, mp_context=FORK) as pool:  # this process opens no database and starts no thread
-            pool.submit(migrated, template).result()
-        if options.mutations:
-            return _mutations(options, template, folder)
-        seeds = range(options.seed, options.seed + options.count)
-        return _tell(_played(seeds, template, folder, processes=options.processes), options.count, options.all)
+        template = f"algotrader_simulation_{os.getpid()}" if options.database == "postgres" else folder / "template.db"
+        try:
+            _in_child(migrated, template)
+            if options.mutations:
+                return _mutations(options, template, folder)
+            seeds = range(options.seed, options.seed + options.count)
+            return _tell(_played(seeds, template, folder, processes=options.processes), options.count, options.all)
+        finally:
+            if isinstance(template, str):
+                _in_child(dropped, template)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -50,6 +53,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     parser.add_argument("--count", type=int, default=100, help="how many, one after another")
     parser.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 4), help="side by side")
+    parser.add_argument(
+        "--database",
+        choices=("sqlite", "postgres"),
+        default=os.environ.get("ALGO_TEST_DATABASE", "sqlite"),
+        help="what the ledger is kept in",
+    )
     parser.add_argument("--all", action="store_true", help="go on after a violation, and count them")
     parser.add_argument(
         "--mutations", nargs="?", const="all", metavar="NAME", help="take out one safeguard at a time, or this one"
@@ -70,14 +79,30 @@ def _begin_worker() -> None:
     Thread(target=end_with_parent, name="end with parent", daemon=True).start()
 
 
-def migrated(path: Path) -> None:
-    """A database with all tables."""
+def _in_child(work: Callable[[Any], None], template: Path | str) -> None:
+    """This process opens no database and starts no thread: it forks."""
+    with ProcessPoolExecutor(1, mp_context=FORK) as pool:
+        pool.submit(work, template).result()
+
+
+def migrated(template: Path | str) -> None:
+    """Makes a database with all tables: a SQLite file, or a PostgreSQL database of that name."""
     from tests import databases
 
-    databases.migrated_sqlite(path)
+    if isinstance(template, Path):
+        databases.migrated_sqlite(template)
+    else:
+        databases.make_postgres(template)
 
 
-def play_seed(seed: int, template: Path, folder: Path, mutation: str = "") -> "Outcome":
+def dropped(name: str) -> None:
+    """Drops a PostgreSQL database."""
+    from tests import databases
+
+    databases.drop_postgres(name)
+
+
+def play_seed(seed: int, template: Path | str, folder: Path, mutation: str = "") -> "Outcome":
     """One story. What goes wrong without the safeguard `mutation` counts only if it goes well with it."""
     from tests.simulation.mutations import MUTATIONS
     from tests.simulation.stories import story_of
@@ -90,7 +115,7 @@ def play_seed(seed: int, template: Path, folder: Path, mutation: str = "") -> "O
 
 
 def _played(
-    seeds: Sequence[int], template: Path, folder: Path, *, processes: int, mutation: str = ""
+    seeds: Sequence[int], template: Path | str, folder: Path, *, processes: int, mutation: str = ""
 ) -> Generator["Outcome", None, None]:
     """The outcomes in order of their seeds."""
     stories = STORIES_A_PROCESS * processes
@@ -151,11 +176,12 @@ def summary(outcomes: Sequence["Outcome"], seconds: float) -> str:
     violations = sum(outcome.violation is not None for outcome in outcomes)
     cpu = sum(outcome.cpu_seconds for outcome in outcomes)
     orders = sum(outcome.orders for outcome in outcomes)
-    count = len(outcomes)
+    played = len(outcomes)
     lines = [
-        f"{count} seeds, {violations} violations, {seconds:.0f} s ({cpu / max(count, 1):.1f} s of CPU a seed)",
+        f"{played} seeds, {violations} violations, {seconds:.0f} s ({cpu / max(played, 1):.1f} s of CPU a seed)",
         f"{orders} orders, {len(naked)} positions, {struck.total()} faults ({len(struck)} kinds), {crashes} kills",
     ]
+    lines += [f"  {count} {what}" for what, count in sorted(struck.items(), key=lambda each: (-each[1], each[0]))]
     if naked:
         lines.append(f"naked seconds a position: {_percentiles(naked)}")
         served = sorted(seconds for outcome in outcomes for seconds in outcome.naked_and_served_seconds)
@@ -183,7 +209,7 @@ def say(text: str) -> None:
 # --- mutations --------------------------------------------------------------------------------------------------------
 
 
-def _mutations(options: argparse.Namespace, template: Path, folder: Path) -> int:
+def _mutations(options: argparse.Namespace, template: Path | str, folder: Path) -> int:
     """For each safeguard the first seed whose story goes wrong without it, and only without it."""
     from tests.simulation.mutations import MUTATIONS
 

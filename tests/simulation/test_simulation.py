@@ -11,7 +11,7 @@ from tests.simulation.world import Outcome, play
 from trading.simulator.faults import Fault, Kind, On, Schedule
 
 
-def played(story: Story, template: Path, folder: Path, mutation: str = "") -> Outcome:
+def played(story: Story, template: Path | str, folder: Path, mutation: str = "") -> Outcome:
     return play(story, template=template, folder=folder, parts=MUTATIONS[mutation] if mutation else None)
 
 
@@ -44,6 +44,16 @@ def test_a_stop_that_was_rate_limited_twice_goes_out_as_soon_as_the_broker_takes
 def test_schedules_follow_from_the_seed_alone() -> None:
     assert story_of(7) == story_of(7)
     assert len({story_of(seed).schedule.faults for seed in range(50)}) == 50
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_stories_with_kills_hold_with_the_ledger_on_postgresql(
+    migrated_postgres: str, tmp_path: Path, seed: int
+) -> None:
+    outcome = played(story_of(seed), migrated_postgres, tmp_path)
+    assert outcome.violation is None
+    assert outcome.crashes >= 1
+    assert outcome.orders >= 4
 
 
 def test_a_violation_is_told_with_its_story(migrated_sqlite: Path, tmp_path: Path) -> None:

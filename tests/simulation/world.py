@@ -60,16 +60,19 @@ class Outcome:
     cpu_seconds: float
 
 
-def play(story: Story, *, template: Path, folder: Path | None = None, parts: Parts | None = None) -> Outcome:
-    """Plays a story on a copy of the migrated database `template`."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        url = databases.copied_sqlite(template, Path(name) / "trading.db")
-        with databases.default_database(url, keep=True), override_settings(DATA_DIR=Path(name), ALGO=_config(story)):
-            loop = VirtualLoop(str(story.seed))
-            try:
-                return _World(story, loop, parts or SIMULATED, Path(name) / "trading.db").play()
-            finally:
-                loop.close()
+def play(story: Story, *, template: Path | str, folder: Path | None = None, parts: Parts | None = None) -> Outcome:
+    """Plays a story on a copy of the migrated database `template`: a SQLite file, or the name of a PostgreSQL one."""
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as name,
+        databases.copied(template, Path(name)) as url,
+        databases.default_database(url, keep=True),
+        override_settings(DATA_DIR=Path(name), ALGO=_config(story)),
+    ):
+        loop = VirtualLoop(str(story.seed))
+        try:
+            return _World(story, loop, parts or SIMULATED, url).play()
+        finally:
+            loop.close()
 
 
 def _config(story: Story) -> Config:
@@ -101,7 +104,7 @@ SIMULATED = Parts(engine=PacedEngine, operator=PacedOperator)
 
 
 class _World:
-    def __init__(self, story: Story, loop: VirtualLoop, parts: Parts, database: Path) -> None:
+    def __init__(self, story: Story, loop: VirtualLoop, parts: Parts, url: str) -> None:
         self._story = story
         self._loop = loop
         self._happened: list[str] = []
@@ -114,7 +117,7 @@ class _World:
             unix_time=loop.time,
         )
         self._parts = replace(parts, place=self._place)
-        self._watch = Watch(self._market, database, clock=loop.time, say=self._say)
+        self._watch = Watch(self._market, url, clock=loop.time, say=self._say)
         self._life: Life | None = None
         self._process: EngineProcess | None = None
         self._crashes = list(story.crashes)
