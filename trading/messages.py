@@ -386,6 +386,7 @@ class ActivityType(StrEnum):
     RECONCILED = "reconciled"
     NAKED = "naked"
     SETTINGS_CHANGED = "settings_changed"
+    SUMMARY = "summary"
 
 
 class Level(StrEnum):

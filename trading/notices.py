@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
-from orders.portfolio import Position, Trade
+from orders.portfolio import Trade
 from trading.messages import ActivityRecorded, ActivityType, Level
 from trading.wording import signed_dollars
 
@@ -25,6 +25,7 @@ _KIND_OF: Mapping[ActivityType, str] = {
     ActivityType.ERROR: "error",
     ActivityType.ORDER_REJECTED: "error",
     ActivityType.NAKED: "error",
+    ActivityType.SUMMARY: "summary",
 }
 
 
@@ -47,18 +48,26 @@ def notice_of(record: ActivityRecorded) -> Notice | None:
 
 
 def summary(
-    day: date, trades: Sequence[Trade], *, start_equity: Decimal, equity: Decimal, positions: Sequence[Position]
-) -> Notice:
-    """A session in a few lines."""
+    day: date,
+    trades: Sequence[Trade],
+    *,
+    at: datetime,
+    start_equity: Decimal | None,
+    equity: Decimal | None,
+    held: Sequence[str],
+) -> ActivityRecorded:
+    """A session in a few lines; where equity is not known the result is that of the closed trades."""
     wins = sum(trade.pnl > 0 for trade in trades)
-    result = equity - start_equity
+    if start_equity and equity is not None:
+        result = equity - start_equity
+        first = f"Result {signed_dollars(result)} ({result / start_equity:+.2%}), equity ${equity:,.2f}."
+    else:
+        first = f"Result {signed_dollars(sum((trade.pnl for trade in trades), Decimal(0)))}."
     lines = [
-        f"Result {signed_dollars(result)} ({result / start_equity:+.2%}), equity ${equity:,.2f}."
-        if start_equity
-        else f"Result {signed_dollars(result)}.",
-        f"{len(trades)} trades, {wins} won." if trades else "No trades.",
+        f"{day.isoformat()}: {first}",
+        f"{len(trades)} trade{'s' if len(trades) > 1 else ''}, {wins} won." if trades else "No trades.",
         *(f"{trade.symbol} {signed_dollars(trade.pnl)} ({trade.exit_reason.replace('_', ' ')})" for trade in trades),
     ]
-    if positions:
-        lines.append(f"Held overnight: {', '.join(position.symbol for position in positions)}.")
-    return Notice(kind="summary", title=f"algo-trader: {day.isoformat()}", text="\n".join(lines))
+    if held:
+        lines.append(f"Held overnight: {', '.join(held)}.")
+    return ActivityRecorded(at=at, type=ActivityType.SUMMARY, symbol="", message="\n".join(lines))

@@ -3,21 +3,20 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any
 
 import structlog
 from django.conf import settings
 from django_q.models import Schedule
 
 from orders import store as order_store
-from orders.encoding import decimal_text
 from risk import store as risk_store
 from trading import store
 from trading.live import calendar
+from trading.live.notifier import deliver
 from trading.market import Session
+from trading.messages import ActivityRecorded, ActivityType
+from trading.notices import notice_of, summary
 from trading.store import NEW_YORK
 
 log = structlog.get_logger("schedule")
@@ -79,29 +78,27 @@ def _after_close(session: Session, now: datetime) -> str:
     run = store.last_run()
     if run is None:
         return "no engine has ever run"
-    told: list[str] = []
+    told: list[ActivityRecorded] = []
 
-    def tell() -> int:
-        summary = session_summary(run.account_id, session)
-        log.info("session.summary", **summary)
-        told.append(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items()))
-        return run.id
+    def write_down() -> int:
+        since = store.activities_between(run.account_id, since=session.close, until=session.close + SUMMARY_IS_NEWS)
+        if by_the_engine := [number for number, record in since if record.type is ActivityType.SUMMARY]:
+            return by_the_engine[0]
+        told.append(_summary(run.account_id, session, now))
+        return store.write(told, account_id=run.account_id, run_id=run.id, settings_hash="", real_at=now)[0]
 
     key = f"summary {run.account_id} {session.date}"
-    risk_store.ask_once(tell, by=NAME, key=key, fingerprint="", real_at=now)
-    return told[0] if told else "the summary was told before"
+    risk_store.ask_once(write_down, by=NAME, key=key, fingerprint="", real_at=now)
+    if not told:
+        return "the summary was told before"
+    log.info("session.summary", message=told[0].message)
+    if notice := notice_of(told[0]):
+        deliver(notice)
+    return told[0].message
 
 
-def session_summary(account_id: str, session: Session) -> Mapping[str, Any]:
-    """What came of a session: closed trades, their result in dollars, and what is still held."""
-    recorded = order_store.recent_trades(account_id, since=session.open, until=session.close + AFTER_CLOSE, limit=None)
-    results = [each.trade.pnl for each in recorded]
-    unfinished = order_store.unfinished_orders(account_id)
-    return {
-        "date": session.date.isoformat(),
-        "trades": len(results),
-        "winners": sum(result > 0 for result in results),
-        "pnl": decimal_text(sum(results, Decimal(0))),
-        "unfinished_orders": len(unfinished),
-        "symbols_with_orders": ",".join(sorted({order.symbol for order in unfinished})) or "none",
-    }
+def _summary(account_id: str, session: Session, now: datetime) -> ActivityRecorded:
+    """What the ledger knows of a session whose end no engine has seen."""
+    trades = order_store.trades_of_session(account_id, since=session.open, until=session.close + AFTER_CLOSE)
+    held = sorted({order.symbol for order, _ in order_store.open_round_trips(account_id)})
+    return summary(session.date, trades, at=now, start_equity=None, equity=None, held=held)

@@ -18,6 +18,7 @@ const KINDS = {
   reconciled: "",
   naked: "down",
   settings_changed: "",
+  summary: "text",
 };
 const SHOWN = {
   all: () => true,

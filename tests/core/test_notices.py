@@ -39,20 +39,30 @@ def test_whatever_is_critical_is_told_as_an_error() -> None:
     assert notice == Notice(kind="error", title="algo-trader: stop moved", text="Bought 10 AAPL at $100.01")
 
 
-def test_a_day_is_summed_up_in_a_few_lines() -> None:
+CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+
+
+def test_a_day_is_summed_up_in_a_few_lines_of_the_feed_that_are_told_as_a_summary() -> None:
     winner = trade("winner", symbol="TSLA", pnl=Decimal("10.40"), exit_reason="max_run")
-    told = summary(
-        date(2026, 3, 2), [trade(), winner], start_equity=Decimal(25_000), equity=Decimal("25005.20"), positions=[]
+    written = summary(
+        date(2026, 3, 2),
+        [trade(), winner],
+        at=CLOSE,
+        start_equity=Decimal(25_000),
+        equity=Decimal("25005.20"),
+        held=["AMD", "META"],
     )
-    assert told.title == "algo-trader: 2026-03-02"
-    assert told.text.splitlines() == [
-        "Result +$5.20 (+0.02%), equity $25,005.20.",
+    assert (written.at, written.type, written.level) == (CLOSE, ActivityType.SUMMARY, Level.INFO)
+    assert written.message.splitlines() == [
+        "2026-03-02: Result +$5.20 (+0.02%), equity $25,005.20.",
         "2 trades, 1 won.",
         "AAPL -$5.20 (stop loss)",
         "TSLA +$10.40 (max run)",
+        "Held overnight: AMD, META.",
     ]
+    assert notice_of(written) == Notice(kind="summary", title="algo-trader: summary", text=written.message)
 
 
-def test_a_day_without_trades_says_so() -> None:
-    told = summary(date(2026, 3, 2), [], start_equity=Decimal(25_000), equity=Decimal(25_000), positions=[])
-    assert "No trades." in told.text
+def test_a_day_without_trades_says_so_and_without_equity_the_trades_make_the_result() -> None:
+    written = summary(date(2026, 3, 2), [], at=CLOSE, start_equity=None, equity=None, held=[])
+    assert written.message.splitlines() == ["2026-03-02: Result +$0.00.", "No trades."]

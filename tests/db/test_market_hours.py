@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +13,28 @@ from django_q.models import Schedule
 
 from orders.fields import utc_now
 from tests.db.samples import ACCOUNT, record_trade, trade
+from tests.live.notice_receiver import Receiver
 from tests.web.conftest import start_run
-from trading import store, tasks
+from trading import notification_store, store, tasks
 from trading.live import calendar
+from trading.messages import ActivityType
+from trading.models import NotificationChannel
+from trading.notices import summary
 
 OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)  # a Monday; after the change to summer time it is an hour earlier
 CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    running = Receiver()
+    yield running
+    running.close()
+
+
+def summaries() -> list[str]:
+    """Those in the feed."""
+    return [record.message for _, record in store.activities(ACCOUNT) if record.type is ActivityType.SUMMARY]
 
 
 def minutes(count: int) -> timedelta:
@@ -52,16 +69,35 @@ def test_the_summary_after_the_close_is_told_once(ledger: str) -> None:
     start_run(ACCOUNT)
     record_trade(trade())
     told = tasks.follow_the_calendar(CLOSE + minutes(20))
-    assert told.startswith("date 2026-03-02, trades 1, winners 0, pnl -5.2, ")
+    assert told.splitlines() == ["2026-03-02: Result -$5.20.", "1 trade, 0 won.", "AAPL -$5.20 (stop loss)"]
+    assert summaries() == [told]
     assert tasks.follow_the_calendar(CLOSE + minutes(25)) == "the summary was told before"
     next_close = calendar.next_session(CLOSE).close
-    assert "trades 0" in tasks.follow_the_calendar(next_close + minutes(20))
+    assert "No trades." in tasks.follow_the_calendar(next_close + minutes(20))
+    assert len(summaries()) == 2
+
+
+def test_what_the_engine_has_summed_up_is_not_told_again(ledger: str) -> None:
+    run_id = start_run(ACCOUNT)
+    record = summary(CLOSE.date(), [], at=CLOSE + minutes(2), start_equity=None, equity=None, held=[])
+    store.write([record], account_id=ACCOUNT, run_id=run_id, settings_hash="", real_at=utc_now())
+    assert tasks.follow_the_calendar(CLOSE + minutes(20)) == "the summary was told before"
+    assert summaries() == [record.message]
+
+
+def test_the_summary_goes_out_through_the_channels_that_want_it(ledger: str, receiver: Receiver) -> None:
+    start_run(ACCOUNT)
+    for name, events in (("phone", ["summary"]), ("mail", ["error"])):
+        NotificationChannel.objects.create(name=name, url=receiver.url, events=events)
+    told = tasks.follow_the_calendar(CLOSE + minutes(20))
+    assert [each["message"] for each in receiver.told] == [told]
+    assert {each.name: each.sent for each in notification_store.channels()} == {"phone": 1, "mail": 0}
 
 
 def test_a_half_day_is_over_earlier(ledger: str) -> None:
     start_run(ACCOUNT)
     day_after_thanksgiving = datetime(2025, 11, 28, 18, 0, tzinfo=UTC)  # one o'clock in New York
-    assert tasks.follow_the_calendar(day_after_thanksgiving + minutes(16)).startswith("date 2025-11-28")
+    assert tasks.follow_the_calendar(day_after_thanksgiving + minutes(16)).startswith("2025-11-28: ")
 
 
 def test_workers_keep_one_schedule_however_many_start(ledger: str) -> None:

@@ -1,10 +1,8 @@
 """Notifications through Apprise to a real receiver over HTTP; and receivers that are slow, broken or not there."""
 
-import json
-import threading
+import re
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +15,17 @@ from pytest_django import DjangoDbBlocker
 from tests import databases
 from tests.browser import steady_market
 from tests.browser.servers import Server
+from tests.live.notice_receiver import SECRET, Receiver
 from tests.web.conftest import signed_in
 from trading import notification_store as store
+from trading import store as trading_store
 from trading.live.notifier import NOT_SENT, Notifier, send
+from trading.messages import ActivityType
 from trading.models import NotificationChannel
 from trading.notices import KINDS, Notice
 
-SECRET = "hunter2"
 FILL = Notice(kind="fill", title="algo-trader: order filled", text="Bought 10 AAPL at $100.01")
 PAGE = "admin:trading_notificationchannel_changelist"
-
-
-class Receiver:
-    """An HTTP server that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-        self.arrived = threading.Condition()
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self.status = 200
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with receiver.arrived:
-                    receiver.told.append(body)
-                    receiver.arrived.notify_all()
-                receiver.may_answer.wait(20)
-                self.send_response(receiver.status)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"json://user:{SECRET}@127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def wait_for(self, count: int) -> list[dict[str, Any]]:
-        with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.told) >= count, timeout=60)
-            return list(self.told)
-
-    def close(self) -> None:
-        self.may_answer.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -158,13 +119,20 @@ def test_an_engine_tells_of_its_fills_and_sums_up_the_day(
         "--start-date", "2024-03-06", "--end-date", steady_market.DAY, "--speed", "3000", "--stay",
     )  # fmt: skip
     try:
-        summed_up, filled = sorted(receiver.wait_for(2)[:2], key=lambda told: str(told["title"]))
+        summed_up, filled = receiver.first("algo-trader: summary"), receiver.first("algo-trader: order filled")
     finally:
         process.terminate()
         process.wait(30)
-    assert summed_up["title"] == "algo-trader: 2024-03-06"
-    assert summed_up["message"].splitlines() == ["Result +$0.00 (+0.00%), equity $25,000.00.", "No trades."]
-    assert (filled["title"], filled["message"]) == ("algo-trader: order filled", "Bought 12 AAPL at $100.51")
+    assert re.match(
+        r"2024-03-06: Result [+-]\$\d+\.\d\d \([+-]0\.\d\d%\), equity \$2\d,\d{3}\.\d\d\.\n", summed_up["message"]
+    )
+    with django_db_blocker.unblock(), databases.default_database(url):
+        run = trading_store.last_run()
+        assert run is not None
+        feed = [record for _, record in trading_store.activities(run.account_id, limit=1000)]
+    assert summed_up["message"] in [record.message for record in feed if record.type is ActivityType.SUMMARY]
+    told = [filled["message"][1:], ActivityType.ORDER_FILLED]  # a notice begins with a capital letter
+    assert told in [[record.message[1:], record.type] for record in feed]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

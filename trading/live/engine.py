@@ -352,6 +352,11 @@ class Engine:
         """Begins to measure from the history of the orders that the ledger gave us."""
         self.cover.start_again((order, self._history.get(order.local_id, ())) for order in self.trader.orders.values())
 
+    async def note(self, record: ActivityRecorded) -> None:
+        """Writes down, logs and shows what is no consequence of an event."""
+        await self._write([record], urgent=False)
+        _log_record(record)
+
     async def _write(self, records: Sequence[Record], *, urgent: bool) -> None:
         started = monotonic()
         batch = Batch(

@@ -79,17 +79,24 @@ class Notifier:
         while (notice := self._waiting.get()) is not None:
             close_old_connections()
             try:
-                for channel in self._channels():
-                    if channel.is_enabled and notice.kind in channel.events:
-                        self._send(channel, notice)
+                deliver(notice, channels=self._channels, note_outcome=self._note_outcome)
             except DatabaseError as error:
                 log.warning("notice.no_channels", reason=str(error))
 
-    def _send(self, channel: Channel, notice: Notice) -> None:
-        error = send(channel, notice)
-        if error:
-            log.warning("notice.failed", channel=channel.name, kind=notice.kind, reason=error)
-        self._note_outcome(channel.id, error=error, real_at=datetime.now(UTC))
+
+def deliver(
+    notice: Notice,
+    *,
+    channels: Callable[[], Sequence[Channel]] = store.channels,
+    note_outcome: Callable[..., None] = store.note_outcome,
+) -> None:
+    """Sends a notice now, which may take some seconds, through the channels that want it, and notes what came of it."""
+    for channel in channels():
+        if channel.is_enabled and notice.kind in channel.events:
+            error = send(channel, notice)
+            if error:
+                log.warning("notice.failed", channel=channel.name, kind=notice.kind, reason=error)
+            note_outcome(channel.id, error=error, real_at=datetime.now(UTC))
 
 
 def send(channel: Channel, notice: Notice) -> str:
@@ -109,8 +116,8 @@ def send(channel: Channel, notice: Notice) -> str:
 # --- the end of the day -----------------------------------------------------------------------------------------------
 
 
-async def keep_summaries(engine: "Engine", notifier: Notifier) -> None:
-    """Tells what each session came to, a little after its close, for ever."""
+async def keep_summaries(engine: "Engine") -> None:
+    """Writes down what each session came to, a little after its close, for ever; so it is told like any activity."""
     told: date | None = None
     running: Session | None = None
     while True:
@@ -118,7 +125,7 @@ async def keep_summaries(engine: "Engine", notifier: Notifier) -> None:
         over = running if running is not None and running is not session else session
         if over is not None and over.date != told and (over is not session or _is_over(engine, over)):
             told = over.date
-            notifier.tell(await _summary(engine, over))
+            await engine.note(await _summary(engine, over))
         running = session
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -127,14 +134,14 @@ def _is_over(engine: "Engine", session: "Session") -> bool:
     return engine.clock() >= session.close + AFTER_CLOSE
 
 
-async def _summary(engine: "Engine", session: "Session") -> Notice:
+async def _summary(engine: "Engine", session: "Session") -> ActivityRecorded:
     trader = engine.trader
     trades = await engine.ledger.run(
         order_store.trades_of_session, trader.account_id, since=session.open, until=session.close + AFTER_CLOSE
     )
-    held = [position for position in trader.portfolio.positions.values() if position.entry_at < session.close]
+    held = [symbol for symbol, position in trader.portfolio.positions.items() if position.entry_at < session.close]
     start_equity, equity = trader.start_equity, trader.equity()
     if trader.session is not session:  # the next one has begun: with what this one left behind
         row = await engine.ledger.run(risk_store.load_session, trader.account_id, session.date)
         start_equity, equity = row.start_equity if row else trader.start_equity, trader.start_equity
-    return summary(session.date, trades, start_equity=start_equity, equity=equity, positions=held)
+    return summary(session.date, trades, at=engine.clock(), start_equity=start_equity, equity=equity, held=held)

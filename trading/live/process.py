@@ -314,7 +314,7 @@ class EngineProcess:
         notifier = self._parts.notifier()
         engine.broadcaster.follow(notifier.activity)
         notifier.start()
-        supervisor.start("summaries", partial(keep_summaries, engine, notifier), critical=False)
+        supervisor.start("summaries", partial(keep_summaries, engine), critical=False)
         try:
             await self._until_stopped(engine, self._start(engine, operator, place, supervisor))
         except BrokerError as error:
