@@ -1,6 +1,6 @@
 """The broker's part of a backtest: carries out what the Trader asks for on the simulated exchange, and keeps count."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -96,11 +96,15 @@ class Desk:
         """Feeds one event and carries out what the Trader asks for; gives back its answers."""
         answers = self._handle(event)
         if answers:
-            now = self.trader.now
-            for answer in answers:
-                if carry_out := self._carry_out.get(type(answer)):
-                    carry_out(answer, now)
+            self.carry_out(answers)
         return answers
+
+    def carry_out(self, answers: Iterable[Command | Record]) -> None:
+        """Does what the Trader asked for in one answer."""
+        now = self.trader.now
+        for answer in answers:
+            if carry_out := self._carry_out.get(type(answer)):
+                carry_out(answer, now)
 
     def fill(self, execution: Execution, now: datetime) -> None:
         """Tells of an execution."""

@@ -14,14 +14,17 @@ from decimal import Decimal
 
 import numpy as np
 
-from backtests.desk import Desk, Result
+from backtests.desk import Desk, Result, StopMove
 from backtests.history import HIGHEST, History
 from backtests.marks import Closes, Marks
+from backtests.round_trips import RoundTrip, RoundTrips
 from orders.lifecycle import Side
-from orders.portfolio import Position
+from orders.portfolio import Position, trade_of
 from orders.values import quick
+from trading.candles import Candle
 from trading.columns import MINUTE_SECONDS, PRICES, Integers, to_moment, to_seconds, to_units
 from trading.exchange import ANY_PRICE, Exchange, Execution
+from trading.indicators import IndicatorSet
 from trading.market import Session
 from trading.messages import CandlesDelivered, CloseDelivered, CompletedCandle, SessionStarted, TimerFired
 from trading.strategy import Foresight
@@ -71,6 +74,7 @@ class _Leaps(Desk):
         self._standings: dict[object, tuple[tuple[str, int], Decimal]] = {}
         self._latest_basis: object = None
         self._latest_standing = "", 0
+        self._taken: tuple[str, Decimal] | None = None  # the same where only one symbol is traded
         self._tracks = {
             symbol: _Track(trader, symbol, history, place=place, width=self._width, standing=self._standing)
             for place, (symbol, history) in enumerate(histories.items())
@@ -145,6 +149,8 @@ class _Leaps(Desk):
                 self._fire_timer()
                 continue
             track = self._take_first()
+            if self._width == 1 and self._take_short_cut(track, end):
+                continue
             if track.touched == NO_BAR:
                 others = NEVER if self._width == 1 else self._first_key()
                 self._deliver_candles(track, before=min(others, self._timer, end))
@@ -188,6 +194,105 @@ class _Leaps(Desk):
             if track.relies_on is not None or track in self._active:
                 track.catch_up(key)
         self._know_prices()
+
+    def _take_short_cut(self, track: "_Track", end: int) -> bool:
+        """Works off, with a signal of a symbol that is free, all that becomes of it before a key; False if it cannot."""
+        trader, exchange, symbol = self.trader, self.exchange, track.symbol
+        signal = track.signal()
+        if signal is None or exchange.limits_volume:
+            return False
+        step, candle, indicators = signal
+        proposal = trader.proposal(symbol, candle, indicators)
+        if proposal is None or proposal.refused_by == "daily_loss":
+            return False  # the breaker is the Trader's
+        if proposal.refused_by:
+            trader.decisions[proposal.refused_by] += 1
+            track.resume(step + 1)
+            return True
+        flatten, second = trader.flatten_due(), self._second
+        closes = end if flatten is None else (to_seconds(flatten) + 1) * second
+        course = track.round_trips.course(
+            step=step,
+            side=proposal.side,
+            entry=to_units(proposal.entry_price),
+            stop=to_units(proposal.stop_price),
+            expires_key=to_seconds(candle.end + track.strategy.entry_validity) * second,
+            end_key=min(closes, end),
+            is_flattened=flatten is not None and closes <= end,
+            path_rule=exchange.path_rule,
+        )
+        if course is None:
+            return False
+        position = Position(
+            symbol=symbol,
+            side=proposal.side,
+            correlation_id=trader.correlation_id(track.strategy, candle),
+            strategy=track.strategy.name,
+            entry_order_id="",
+            entry_at=candle.end,
+            initial_stop_price=proposal.stop_price,
+        )
+        trip, cash = course.trip, trader.portfolio.cash
+        if trip is not None:
+            position.entry_at = to_moment(track.bars.timestamps.item(trip.entry_bar))
+            cash += self._book(position, proposal.qty, trip.entry_price, is_entry=True)
+        if course.signals:
+            # No stop is reached before the last of them, so that the equity is never lower.
+            lowest = cash + position.market_value(proposal.stop_price)
+            code = self._refusal_while_taken(candle.end, lowest)
+            if code == "daily_loss":
+                return False
+            trader.decisions[code] += course.signals
+        trader.decisions[""] += 1
+        track.book.entries_today += 1
+        if trip is not None:
+            self._settle(track, position, trip, cash)
+        track.resume(course.step, course.bar)
+        return True
+
+    def _settle(self, track: "_Track", position: Position, trip: RoundTrip, cash: Decimal) -> None:
+        """Writes down a round trip; `cash` is that after the entry."""
+        symbol, bars, second = track.symbol, track.bars, self._second
+        sign = 1 if position.side is Side.LONG else -1
+        qty = position.qty
+        self._marks.change(track.bar_keys.item(trip.entry_bar), cash=cash, symbol=symbol, qty=sign * qty)
+        for step, stop_price in trip.moves:
+            moved_at = to_moment(track.step_keys.item(step) // second)
+            self.stop_moves.append(StopMove(symbol=symbol, at=moved_at, stop_price=stop_price))
+        if trip.exit_bar is not None:
+            key = track.bar_keys.item(trip.exit_bar)
+            exit_at = to_moment(bars.timestamps.item(trip.exit_bar))
+            now = to_moment(key // second)
+        elif trip.exit_step is not None:
+            key = track.step_keys.item(trip.exit_step)
+            exit_at = now = to_moment(key // second)
+        else:
+            exit_at = now = self.trader.flatten_due()
+            key = (to_seconds(now) * KINDS + 1 + Kind.FLATTEN) * self._width
+        portfolio = self.trader.portfolio
+        cash += self._book(position, qty, trip.exit_price, is_entry=False)
+        portfolio.cash = cash
+        self._marks.change(key, cash=cash, symbol=symbol, qty=qty - qty)
+        self.carry_out(
+            self.trader.round_trip_over(now, trade_of(position, exit_at=exit_at, exit_reason=trip.exit_reason))
+        )
+        self.note_equity(now)
+        if trip.exit_bar is None and trip.exit_step is None:
+            self._marks.add(key, self.trader.equity())
+        if trip.path_mattered:
+            self.exchange.path_mattered = True
+
+    def _book(self, position: Position, qty: Decimal, units: int, *, is_entry: bool) -> Decimal:
+        """Executes an order for the position at a price of the market, before slippage."""
+        buys = (position.side is Side.LONG) is is_entry
+        price = self.exchange.price_against_us(PRICES[units], buys=buys)
+        return position.book(is_entry=is_entry, qty=qty, price=price, commission=self.exchange.commission_on(qty))
+
+    def _refusal_while_taken(self, now: datetime, equity: Decimal) -> str:
+        """The code that refuses a symbol's signals while it has an order or a position, at that equity or more."""
+        if self._taken is None or equity < self._taken[1]:
+            self._taken = self.trader.refusal_with_one_more(now, equity), equity
+        return self._taken[0]
 
     def _deliver_candles(self, track: "_Track", *, before: int) -> None:
         """The track's next candles before a key, until one of them leads to something."""
@@ -250,7 +355,7 @@ class _Leaps(Desk):
     def _refresh_active(self) -> None:
         """After something that may have changed any symbol."""
         self._standings.clear()
-        self._latest_basis = None
+        self._latest_basis = self._taken = None
         for track in self._by_place:
             if track.relies_on is not None or track in self._active:
                 self._refresh(track)
@@ -341,7 +446,7 @@ class _Track:
         standing: Callable[[], tuple[str, int]],
     ) -> None:
         self.book = trader.books[symbol]
-        self._strategy = strategy = self.book.feeds[0].lines[0].strategy
+        self.strategy = strategy = self.book.feeds[0].lines[0].strategy
         parameters = strategy.parameters
         interval, grace = parameters["candle_interval_minutes"], trader.settings.grace_seconds
         steps = history.steps(interval_minutes=interval, grace_seconds=grace)
@@ -374,7 +479,17 @@ class _Track:
         self._next_wanted = 0
         # Where every candidate is a signal and nobody wants to read of it, those that are refused anyway are counted.
         self._counts = strategy.candidates_are_signals and parameters["enabled"] and not trader.keeps_records
-        self._signals_before = np.append(0, np.cumsum(may_signal)).data
+        signals_before: Integers = np.append(0, np.cumsum(may_signal))
+        self._signals_before = signals_before.data
+        self.round_trips = RoundTrips(
+            history,
+            steps,
+            strategy,
+            step_keys=self.step_keys,
+            bar_keys=self.bar_keys,
+            second=self._second,
+            signals_before=signals_before,
+        )
         self._trader = trader
         self._standing = standing
         self.relies_on: tuple[str, int] | None = None
@@ -394,6 +509,26 @@ class _Track:
     def step_key(self) -> int:
         """The key of the next step."""
         return self._keys[self._step]
+
+    def signal(self) -> tuple[int, Candle, IndicatorSet] | None:
+        """The signal that comes next, of a symbol that is free, with its step; None where it is not as simple as that."""
+        step, book = self._event_step, self.book
+        if (
+            not self._counts
+            or self._is_active
+            or self.relies_on is not None
+            or self._is_late[step]
+            or book.signals
+            or book.exit_reason
+        ):
+            return None
+        at = self._first[step]
+        return step, self._candles.candle(at), self._averages.indicators(at)
+
+    def resume(self, step: int, bar: int | None = None) -> None:
+        """Everything before this step, and before this bar, is over, and the symbol is free."""
+        self._step, self.bar = step, self._bars_known[step - 1] if bar is None else bar
+        self.look()
 
     def pass_bar(self) -> None:
         """The bar has been seen."""
@@ -525,11 +660,11 @@ class _Track:
         if self._position is not None:
             if self._foresight is None or self._foresight.place != end:
                 self._foresight = self._foresee(self._step, step)
-            self._strategy.skip(self._foresight)
+            self.strategy.skip(self._foresight)
             self._foresight = None
         self._step, self.bar = step, self._bars_known[step - 1]
 
     def _foresee(self, step: int, until: int) -> Foresight:
         """How far managing the position comes to nothing."""
         side = Side.LONG if self._position is None else self._position.side
-        return self._strategy.foresee(self._candles, first=self._first[step], end=self._first[until], side=side)
+        return self.strategy.foresee(self._candles, first=self._first[step], end=self._first[until], side=side)

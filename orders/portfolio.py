@@ -64,6 +64,19 @@ class Position:
     initial_stop_price: Decimal | None = None
     estimated: bool = False
 
+    def book(self, *, is_entry: bool, qty: Decimal, price: Decimal, commission: Decimal) -> Decimal:
+        """Takes in one execution; the dollars that it brings, negative where it costs."""
+        value = qty * price
+        if is_entry:
+            self.entry_qty += qty
+            self.entry_value += value
+        else:
+            self.exit_qty += qty
+            self.exit_value += value
+        self.commission += commission
+        buys = (self.side is Side.LONG) is is_entry
+        return (-value if buys else value) - commission
+
     @property
     def qty(self) -> Decimal:
         """Open shares, never negative."""
@@ -105,9 +118,9 @@ class Portfolio:
         Raises:
             ImpossibleFill: the execution closes more than is held.
         """
-        value = fill.qty * fill.price
         position = self.positions.get(order.symbol)
-        if order.role is Role.ENTRY:
+        is_entry = order.role is Role.ENTRY
+        if is_entry:
             if position is None:
                 position = self.positions[order.symbol] = Position(
                     symbol=order.symbol,
@@ -120,21 +133,15 @@ class Portfolio:
                 )
             if position.side is not order.side:
                 raise ImpossibleFill(f"{order.symbol}: an entry {order.side} fills while {position.side}")
-            position.entry_qty += fill.qty
-            position.entry_value += value
-        else:
-            if position is None or position.side is not order.side or fill.qty > position.qty:
-                held = position.qty if position else ZERO
-                raise ImpossibleFill(f"{order.symbol}: {fill.qty} shares closed, {held} held")
-            position.exit_qty += fill.qty
-            position.exit_value += value
-        position.commission += fill.commission
+        elif position is None or position.side is not order.side or fill.qty > position.qty:
+            held = position.qty if position else ZERO
+            raise ImpossibleFill(f"{order.symbol}: {fill.qty} shares closed, {held} held")
+        self.cash += position.book(is_entry=is_entry, qty=fill.qty, price=fill.price, commission=fill.commission)
         position.estimated = position.estimated or fill.estimated
-        self.cash += (-value if order.buys else value) - fill.commission
         if position.qty:
             return None
         del self.positions[order.symbol]
-        return _close(position, exit_at=fill.filled_at, exit_reason=exit_reason_of(order, filled_at=fill.filled_at))
+        return trade_of(position, exit_at=fill.filled_at, exit_reason=exit_reason_of(order, filled_at=fill.filled_at))
 
 
 def exit_reason_of(order: Order, *, filled_at: datetime) -> str:
@@ -151,7 +158,8 @@ def fold(fills: Iterable[tuple[Order, Filled]], *, cash: Decimal) -> tuple[Portf
     return portfolio, trades
 
 
-def _close(position: Position, *, exit_at: datetime, exit_reason: str) -> Trade:
+def trade_of(position: Position, *, exit_at: datetime, exit_reason: str) -> Trade:
+    """The round trip that a position was, now that all of its shares are closed."""
     gain = position.exit_value - position.entry_value
     pnl = (gain if position.side is Side.LONG else -gain) - position.commission
     stop = position.initial_stop_price

@@ -98,7 +98,7 @@ class Exchange:
         self._slippage = slippage_per_share
         self._commission = commission_per_share
         self._max_volume_share = max_volume_share
-        self._path_rule = path_rule
+        self.path_rule = path_rule
         self._shares_left: dict[str, Decimal] = {}
         self._resting: dict[str, list[_Resting]] = {}
         self._symbols: dict[str, str] = {}
@@ -201,6 +201,22 @@ class Exchange:
                 self.path_mattered = True
         self.last_close[bar.symbol] = bar.close
 
+    @property
+    def limits_volume(self) -> bool:
+        """Whether a bar's volume limits how much is executed in it."""
+        return self._max_volume_share is not None
+
+    def price_against_us(self, price: Decimal, *, buys: bool) -> Decimal:
+        """What an order without a limit gets where the market is at `price`."""
+        if buys:
+            return price + self._slippage
+        # A sale never costs money, however cheap the share.
+        return max(price - self._slippage, min(price, SUB_DOLLAR_TICK))
+
+    def commission_on(self, qty: Decimal) -> Decimal:
+        """Dollars for the execution of so many shares."""
+        return self._commission * qty
+
     def limit_volume(self, share: Decimal) -> None:
         """From the next bar on no more than `share` of its volume can be had."""
         self._max_volume_share = share
@@ -244,12 +260,12 @@ class Exchange:
         return count
 
     def _path(self, bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-        if self._path_rule is PathRule.NEUTRAL:
+        if self.path_rule is PathRule.NEUTRAL:
             return path(bar)
         ours = {order.buys for resting in self._resting[bar.symbol] if (order := resting.seen_by(bar)) is not None}
         if len(ours) != 1:
             return path(bar)
-        high_first = ours.pop() is (self._path_rule is PathRule.PESSIMISTIC)
+        high_first = ours.pop() is (self.path_rule is PathRule.PESSIMISTIC)
         return path_through(bar, high_first=high_first)
 
     def _next_reached(self, bar: Bar, target: Decimal) -> "tuple[_Resting, WorkingOrder, Decimal] | None":
@@ -298,17 +314,15 @@ class Exchange:
             qty=qty,
             price=self._against_us(order, price),
             at=at,
-            commission=self._commission * qty,
+            commission=self.commission_on(qty),
             leaves=max(leaves, ZERO),
         )
 
     def _against_us(self, order: WorkingOrder, price: Decimal) -> Decimal:
-        if order.buys:
-            paid = price + self._slippage
-            return paid if order.limit_price is None else min(paid, order.limit_price)
-        # A sale never costs money, however cheap the share.
-        got = max(price - self._slippage, min(price, SUB_DOLLAR_TICK))
-        return got if order.limit_price is None else max(got, order.limit_price)
+        got = self.price_against_us(price, buys=order.buys)
+        if order.limit_price is None:
+            return got
+        return min(got, order.limit_price) if order.buys else max(got, order.limit_price)
 
     def _is_limited(self, symbol: str) -> bool:
         return symbol in self._shares_left

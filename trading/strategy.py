@@ -1,7 +1,7 @@
 """What a strategy is: one instance per symbol, asked candle by candle what to do; and the registry by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -77,6 +77,11 @@ class Strategy(ABC):
         """Length of the candles this strategy wants."""
         return timedelta(minutes=self.parameters["candle_interval_minutes"])
 
+    @property
+    def entry_validity(self) -> timedelta:
+        """How long an entry may wait for its price."""
+        return self.candle_interval * int(self.parameters["buy_stop_expiry_candles"])
+
     def observe(self, candle: Candle, session: Session) -> None:  # noqa: B027  most strategies need no past
         """Told of every completed candle of the symbol with its session, before any question about it.
 
@@ -139,6 +144,15 @@ class Strategy(ABC):
 
     def skip(self, foresight: Foresight) -> None:  # noqa: B027  most strategies foresee nothing
         """Be as if told of all candles before `foresight.place`; it was told of none since it gave that answer."""
+
+    def outlook(self, candles: CandleColumns, *, first: int, side: Side) -> Iterator[tuple[int, Decimal | None]] | None:
+        """A hint for backtests: all that managing a position comes to that is new at the candle at position `first`.
+
+        In order, every candle at which `should_update_stop` would give a price, with that price, and at which
+        `should_exit` would say yes, with None; after that candle nothing is asked. The strategy itself stays as it is.
+        None: it is not known in advance.
+        """
+        return None
 
     def required_history(self) -> int:
         """Completed candles needed before the first signal."""

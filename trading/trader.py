@@ -118,6 +118,16 @@ class Standing(NamedTuple):
     floor: Decimal
 
 
+class Proposal(NamedTuple):
+    """An entry and its protection, and what the rules say to it: `qty` shares, or the code that refuses it."""
+
+    side: Side
+    entry_price: Decimal
+    stop_price: Decimal
+    qty: Decimal
+    refused_by: str
+
+
 class StrategyFailed(Exception):
     """A strategy raised: its symbol takes no more entries, everything else goes on."""
 
@@ -368,9 +378,62 @@ class Trader:
                 return Standing(code, LATEST if code == "session" else until, floor)
         return Standing("", now, ZERO)
 
+    def flatten_due(self) -> datetime | None:
+        """When the session's positions are closed; None where they are held overnight."""
+        minutes = self.settings.risk.flatten_minutes_before_close
+        return self.session.close - timedelta(minutes=minutes) if self.session and minutes else None
+
     def managed_symbols(self) -> list[str]:
         """Symbols whose bars are needed."""
         return list(self.books)
+
+    # --- for a driver that works out for itself what becomes of an order ----------------------------------------------
+
+    def proposal(self, symbol: str, candle: Candle, indicators: IndicatorSet) -> Proposal | None:
+        """What a live signal on a candle that ends now comes to, of a symbol with neither order nor position.
+
+        None if there is no signal or the strategy fails. Nothing is changed.
+        """
+        book = self.books[symbol]
+        strategy = book.feeds[0].lines[0].strategy
+        try:
+            side = _side_of_signal(strategy, candle, indicators)
+            if side is None:
+                return None
+            entry_price, stop_price = _prices_of_signal(strategy, candle, side)
+        except StrategyFailed:
+            return None
+        request = self._request(
+            now=candle.end,
+            candle_end=candle.end,
+            is_live=True,
+            is_taken=False,
+            equity=self.equity(),
+            symbol_problem=book.blocked,
+            entries_today=book.entries_today,
+            entry_price=entry_price,
+            stop_price=stop_price,
+        )
+        assessment = assess(request, self.settings.risk)
+        return Proposal(side, entry_price, stop_price, assessment.qty, assessment.refused_by)
+
+    def refusal_with_one_more(self, now: datetime, equity: Decimal) -> str:
+        """The code that would refuse every live signal of a symbol from `now` on, once it had an order or a position.
+
+        It is the same at every higher equity, until something happens elsewhere; at a lower one it may be another.
+        """
+        request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=equity, more_positions=1)
+        return assess(request, self.settings.risk).refused_by
+
+    def round_trip_over(self, now: datetime, trade: Trade) -> list[Command | Record]:
+        """Takes in a round trip that the driver has worked out, cash included: the answers are those of its last fill."""
+        answers = self._journal.open(now)
+        self._on_trade(self.books[trade.symbol], trade)
+        return answers
+
+    def correlation_id(self, strategy: Strategy, candle: Candle) -> str:
+        """The id of the round trip that a signal on this candle begins."""
+        return intent_id(self.account_id, strategy.name, candle.symbol, candle.timestamp.isoformat())
 
     # --- time, bars and candles ---------------------------------------------------------------------------------------
 
@@ -475,23 +538,17 @@ class Trader:
         self, book: Book, line: Line, candle: Candle, indicators: IndicatorSet, *, is_live: bool
     ) -> None:
         strategy = line.strategy
-        if not strategy.parameters["enabled"]:
+        if not strategy.parameters["enabled"] or (side := _side_of_signal(strategy, candle, indicators)) is None:
             return
-        if _ask(strategy.should_long, candle, indicators):
-            side = Side.LONG
-        elif strategy.parameters["allow_short"] and _ask(strategy.should_short, candle, indicators):
-            side = Side.SHORT
-        else:
-            return
-        up_for_long, down_for_long = (round_up, round_down) if side is Side.LONG else (round_down, round_up)
+        entry_price, stop_price = _prices_of_signal(strategy, candle, side)
         is_held = book.symbol in self.portfolio.positions and not book.exit_reason
         signal = _signal(
             line=line,
             side=side,
             candle=candle,
             indicators=indicators,
-            entry_price=up_for_long(_ask(strategy.entry_price, candle, side)),
-            stop_price=down_for_long(_ask(strategy.stop_loss_price, candle, side)),
+            entry_price=entry_price,
+            stop_price=stop_price,
             is_live=is_live,
             is_held=is_held,
         )
@@ -502,8 +559,7 @@ class Trader:
             self._advance(book)
 
     def _correlation_id(self, signal: Signal) -> str:
-        candle = signal.candle
-        return intent_id(self.account_id, signal.line.strategy.name, candle.symbol, candle.timestamp.isoformat())
+        return self.correlation_id(signal.line.strategy, signal.candle)
 
     def _decide(self, book: Book) -> None:
         """Lets the risk rules judge the waiting signals; asks for the broker's account first if it is too old."""
@@ -548,6 +604,7 @@ class Trader:
         entries_today: int = 0,
         entry_price: Decimal = ZERO,
         stop_price: Decimal = ZERO,
+        more_positions: int = 0,
     ) -> EntryRequest:
         """What the risk rules look at, the account's part of it added."""
         session, account = self._tape.session, self._account
@@ -564,7 +621,7 @@ class Trader:
             broker_is_current=not self._asks_broker or (account is not None and self._account_is_usable(account)),
             start_equity=self.start_equity,
             tripped=frozenset(self.tripped),
-            open_positions=len(self.portfolio.positions),
+            open_positions=len(self.portfolio.positions) + more_positions,
             working_entries=self.working_entries(),
             symbol_is_taken=is_taken,
             entries_today=entries_today,
@@ -587,8 +644,6 @@ class Trader:
         return account.is_current and self.now - account.now <= ACCOUNT_MAX_AGE
 
     def _enter(self, book: Book, signal: Signal, qty: Decimal) -> None:
-        parameters = signal.line.strategy.parameters
-        valid_for = signal.line.strategy.candle_interval * parameters["buy_stop_expiry_candles"]
         book.entries_today += 1
         order = self._submit(
             book,
@@ -600,7 +655,7 @@ class Trader:
             strategy=signal.line.strategy.name,
             stop_price=signal.entry_price,
             planned_stop_price=signal.stop_price,
-            expires_at=self.now + valid_for,
+            expires_at=self.now + signal.line.strategy.entry_validity,
         )
         book.entry_id = order.local_id
         self._schedule_expiry(book, order)
@@ -1263,25 +1318,21 @@ class Trader:
             fire=lambda: self._give_up_leaving(book),
         )
 
-    def _flatten_due(self) -> datetime | None:
-        minutes = self.settings.risk.flatten_minutes_before_close
-        return self.session.close - timedelta(minutes=minutes) if self.session and minutes else None
-
     def _schedule_flatten(self) -> None:
-        due, session = self._flatten_due(), self.session
+        due, session = self.flatten_due(), self.session
         if due is not None and self.now <= due:
             self._timers.add(
                 due,
                 Kind.FLATTEN,
                 index=0,
-                still_wanted=lambda: self.session is session and self._flatten_due() == due,
+                still_wanted=lambda: self.session is session and self.flatten_due() == due,
                 fire=self._flatten_all,
             )
         else:
             self._run_missed_flatten()
 
     def _run_missed_flatten(self) -> None:
-        due = self._flatten_due()
+        due = self.flatten_due()
         if due is not None and self.now > due and self._is_open():
             self._flatten_all()
 
@@ -1413,6 +1464,21 @@ def _ask(question: Callable[..., Answer], *about: Any) -> Answer:
         return question(*about)
     except Exception as error:
         raise StrategyFailed(f"{question.__qualname__} failed: {type(error).__name__}: {error}") from error
+
+
+def _side_of_signal(strategy: Strategy, candle: Candle, indicators: IndicatorSet) -> Side | None:
+    if _ask(strategy.should_long, candle, indicators):
+        return Side.LONG
+    if strategy.parameters["allow_short"] and _ask(strategy.should_short, candle, indicators):
+        return Side.SHORT
+    return None
+
+
+def _prices_of_signal(strategy: Strategy, candle: Candle, side: Side) -> tuple[Decimal, Decimal]:
+    """The entry's stop price and that of its protection, on the tick grid."""
+    up_for_long, down_for_long = (round_up, round_down) if side is Side.LONG else (round_down, round_up)
+    entry_price = up_for_long(_ask(strategy.entry_price, candle, side))
+    return entry_price, down_for_long(_ask(strategy.stop_loss_price, candle, side))
 
 
 def _is_tighter(price: Decimal, than: Decimal, side: Side) -> bool:

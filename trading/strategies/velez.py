@@ -1,6 +1,6 @@
 """Velez: enters when two tight averages begin to part and a strong candle shows the way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -162,6 +162,25 @@ class Velez(Strategy):
     def skip(self, foresight: Foresight) -> None:
         """Counts pullback and run as they will be by then."""
         self._trail = foresight.memory
+
+    def outlook(self, candles: CandleColumns, *, first: int, side: Side) -> Iterator[tuple[int, Decimal | None]] | None:
+        """The candles that move the stop, and the one that ends the run."""
+        marks, colours = self._marks(candles)
+        begin = colours.find(RED_FOR[side], first)  # nothing counts before a pullback begins
+        return self._outlook(candles, marks, begin, side) if begin >= 0 else iter(())
+
+    def _outlook(
+        self, candles: CandleColumns, marks: Marks, begin: int, side: Side
+    ) -> Iterator[tuple[int, Decimal | None]]:
+        trail, most = _Trail(), int(self.parameters["max_run_candles"])
+        sign, ends, lower = (1, candles.low, min) if side is Side.LONG else (-1, candles.high, max)
+        for place, mark in enumerate(marks.data[begin:], begin):
+            seen = mark * sign
+            stop_price = trail.take(seen, PRICES[ends.item(place)] if seen < 0 else ZERO, lower=lower)
+            if stop_price is not None:
+                yield place, stop_price
+            if trail.run_count >= most:
+                yield place, None
 
     def _marks(self, candles: CandleColumns) -> tuple[Marks, bytes]:
         """The marks of all candles, exact, and their signs."""
