@@ -1,9 +1,10 @@
 """One symbol's past as a backtest needs it: its bars, and the candles and averages that are made of them once."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from trading.columns import (
 from trading.market import Session
 
 HIGHEST = 2**63 - 1  # of all prices
+MOST_DERIVED = 32
+
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,7 @@ class History:
     begins: datetime
     _steps: dict[tuple[int, int], Steps] = field(default_factory=dict, repr=False)
     _averages: dict[tuple[int, int, int, int], AverageColumns] = field(default_factory=dict, repr=False)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def traded(self) -> BarColumns:
@@ -93,6 +98,15 @@ class History:
             candles = self.steps(interval_minutes=interval_minutes, grace_seconds=grace_seconds).candles
             self._averages[key] = averages_of(candles.close, fast=fast, slow=slow)
         return self._averages[key]
+
+    def derived(self, name: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` makes of these bars, made once for each name; of many names the latest are kept."""
+        if name not in self._derived:
+            while len(self._derived) >= MOST_DERIVED:
+                del self._derived[next(iter(self._derived))]
+            self._derived[name] = make()
+        found: Derived = self._derived[name]
+        return found
 
 
 def history_of(bars: BarColumns, warm_up: Sequence[Session], sessions: Sequence[Session]) -> History:

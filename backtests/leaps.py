@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from backtests.desk import Desk, Result, StopMove
+from backtests.desk import Desk, Result
 from backtests.history import HIGHEST, History
 from backtests.marks import Closes, Marks
 from backtests.round_trips import RoundTrip, RoundTrips
@@ -86,6 +86,7 @@ class _Leaps(Desk):
         heapq.heapify(self._queue)
         self._marks = Marks(trader.portfolio.cash)
         self._timer = NEVER  # key of the Trader's next timer
+        self._flatten_key = self._flatten_end = NEVER  # that of the session's flatten, and the first after its moment
         self._timer_known: tuple[datetime, Kind, int] | None = None
         self._key = 0  # of what is being worked off
 
@@ -98,6 +99,7 @@ class _Leaps(Desk):
             self._session = session
             self._go_to(session.open)
             self.tell(SessionStarted(now=session.open, session=session))
+            self._know_flatten(self.trader.flatten_due())
             self._refresh_active()
             if number + 1 < len(sessions):
                 self._work_off(until=session.close)
@@ -149,7 +151,7 @@ class _Leaps(Desk):
                 self._fire_timer()
                 continue
             track = self._take_first()
-            if self._width == 1 and self._take_short_cut(track, end):
+            if track.round_trips is not None and self._take_short_cut(track, track.round_trips, end):
                 continue
             if track.touched == NO_BAR:
                 others = NEVER if self._width == 1 else self._first_key()
@@ -195,97 +197,75 @@ class _Leaps(Desk):
                 track.catch_up(key)
         self._know_prices()
 
-    def _take_short_cut(self, track: "_Track", end: int) -> bool:
-        """Works off, with a signal of a symbol that is free, all that becomes of it before a key; False if it cannot."""
-        trader, exchange, symbol = self.trader, self.exchange, track.symbol
-        signal = track.signal()
-        if signal is None or exchange.limits_volume:
+    def _take_short_cut(self, track: "_Track", round_trips: RoundTrips, end: int) -> bool:
+        """Works off a signal of a free symbol with all that becomes of it before a key; False if it cannot."""
+        trader, exchange = self.trader, self.exchange
+        if not track.has_simple_signal or exchange.limits_volume:
             return False
-        step, candle, indicators = signal
-        proposal = trader.proposal(symbol, candle, indicators)
+        step, candle, indicators = track.signal()
+        proposal = trader.proposal(track.symbol, candle, indicators)
         if proposal is None or proposal.refused_by == "daily_loss":
             return False  # the breaker is the Trader's
         if proposal.refused_by:
             trader.decisions[proposal.refused_by] += 1
             track.resume(step + 1)
             return True
-        flatten, second = trader.flatten_due(), self._second
-        closes = end if flatten is None else (to_seconds(flatten) + 1) * second
-        course = track.round_trips.course(
+        course = round_trips.course(
             step=step,
             side=proposal.side,
-            entry=to_units(proposal.entry_price),
-            stop=to_units(proposal.stop_price),
-            expires_key=to_seconds(candle.end + track.strategy.entry_validity) * second,
-            end_key=min(closes, end),
-            is_flattened=flatten is not None and closes <= end,
+            entry_price=proposal.entry_price,
+            stop_price=proposal.stop_price,
+            end_key=min(self._flatten_end, end),
+            flatten_key=self._flatten_key if self._flatten_end <= end else None,
             path_rule=exchange.path_rule,
         )
-        if course is None:
+        if course is None or track.signals(course.in_flatten, course.taken_until):
             return False
-        position = Position(
-            symbol=symbol,
-            side=proposal.side,
-            correlation_id=trader.correlation_id(track.strategy, candle),
-            strategy=track.strategy.name,
-            entry_order_id="",
-            entry_at=candle.end,
-            initial_stop_price=proposal.stop_price,
-        )
-        trip, cash = course.trip, trader.portfolio.cash
+        trip, cash, position = course.trip, trader.portfolio.cash, None
         if trip is not None:
-            position.entry_at = to_moment(track.bars.timestamps.item(trip.entry_bar))
+            position = Position(
+                symbol=track.symbol,
+                side=proposal.side,
+                correlation_id=trader.correlation_id(track.strategy, candle),
+                strategy=track.strategy.name,
+                entry_order_id="",
+                entry_at=trip.entry_at,
+                initial_stop_price=proposal.stop_price,
+            )
             cash += self._book(position, proposal.qty, trip.entry_price, is_entry=True)
-        if course.signals:
+        if signals := track.signals_after(step, course.taken_until):
             # No stop is reached before the last of them, so that the equity is never lower.
-            lowest = cash + position.market_value(proposal.stop_price)
+            lowest = cash if position is None else cash + position.market_value(proposal.stop_price)
             code = self._refusal_while_taken(candle.end, lowest)
             if code == "daily_loss":
                 return False
-            trader.decisions[code] += course.signals
+            trader.decisions[code] += signals
         trader.decisions[""] += 1
         track.book.entries_today += 1
-        if trip is not None:
-            self._settle(track, position, trip, cash)
+        if trip is not None and position is not None:
+            self._settle(position, trip, cash)
         track.resume(course.step, course.bar)
         return True
 
-    def _settle(self, track: "_Track", position: Position, trip: RoundTrip, cash: Decimal) -> None:
+    def _settle(self, position: Position, trip: RoundTrip, cash: Decimal) -> None:
         """Writes down a round trip; `cash` is that after the entry."""
-        symbol, bars, second = track.symbol, track.bars, self._second
-        sign = 1 if position.side is Side.LONG else -1
-        qty = position.qty
-        self._marks.change(track.bar_keys.item(trip.entry_bar), cash=cash, symbol=symbol, qty=sign * qty)
-        for step, stop_price in trip.moves:
-            moved_at = to_moment(track.step_keys.item(step) // second)
-            self.stop_moves.append(StopMove(symbol=symbol, at=moved_at, stop_price=stop_price))
-        if trip.exit_bar is not None:
-            key = track.bar_keys.item(trip.exit_bar)
-            exit_at = to_moment(bars.timestamps.item(trip.exit_bar))
-            now = to_moment(key // second)
-        elif trip.exit_step is not None:
-            key = track.step_keys.item(trip.exit_step)
-            exit_at = now = to_moment(key // second)
-        else:
-            exit_at = now = self.trader.flatten_due()
-            key = (to_seconds(now) * KINDS + 1 + Kind.FLATTEN) * self._width
-        portfolio = self.trader.portfolio
-        cash += self._book(position, qty, trip.exit_price, is_entry=False)
-        portfolio.cash = cash
-        self._marks.change(key, cash=cash, symbol=symbol, qty=qty - qty)
-        self.carry_out(
-            self.trader.round_trip_over(now, trade_of(position, exit_at=exit_at, exit_reason=trip.exit_reason))
-        )
-        self.note_equity(now)
-        if trip.exit_bar is None and trip.exit_step is None:
-            self._marks.add(key, self.trader.equity())
+        symbol, qty = position.symbol, position.qty
+        held = qty if position.side is Side.LONG else -qty
+        self._marks.change(trip.entry_key, cash=cash, symbol=symbol, qty=held)
+        self.stop_moves += trip.moves
+        self.trader.portfolio.cash = cash = cash + self._book(position, qty, trip.exit_price, is_entry=False)
+        self._marks.change(trip.exit_key, cash=cash, symbol=symbol, qty=Decimal(0))
+        trade = trade_of(position, exit_at=trip.exit_at, exit_reason=trip.exit_reason)
+        self.carry_out(self.trader.round_trip_over(trip.known_at, trade))
+        equity = self.note_equity(trip.known_at)
+        if trip.exit_key == self._flatten_key:
+            self._marks.add(trip.exit_key, equity)
         if trip.path_mattered:
             self.exchange.path_mattered = True
 
-    def _book(self, position: Position, qty: Decimal, units: int, *, is_entry: bool) -> Decimal:
-        """Executes an order for the position at a price of the market, before slippage."""
-        buys = (position.side is Side.LONG) is is_entry
-        price = self.exchange.price_against_us(PRICES[units], buys=buys)
+    def _book(self, position: Position, qty: Decimal, price: Decimal, *, is_entry: bool) -> Decimal:
+        """Executes an order for the position at a price of the market, before slippage; the dollars that it brings."""
+        price = self.exchange.price_against_us(price, buys=(position.side is Side.LONG) is is_entry)
         return position.book(is_entry=is_entry, qty=qty, price=price, commission=self.exchange.commission_on(qty))
 
     def _refusal_while_taken(self, now: datetime, equity: Decimal) -> str:
@@ -401,10 +381,17 @@ class _Leaps(Desk):
     def _look_for_timer(self) -> None:
         timer = self.trader.next_timer()
         if timer != self._timer_known:
-            self._timer_known, self._timer = timer, NEVER
-            if timer is not None:
-                due, kind, place = timer
-                self._timer = (to_seconds(due) * KINDS + 1 + kind) * self._width + place
+            self._timer_known = timer
+            self._timer = NEVER if timer is None else self._timer_key(*timer)
+
+    def _timer_key(self, due: datetime, kind: Kind, place: int) -> int:
+        return (to_seconds(due) * KINDS + 1 + kind) * self._width + place
+
+    def _know_flatten(self, due: datetime | None) -> None:
+        self._flatten_key = self._flatten_end = NEVER
+        if due is not None:
+            self._flatten_key = self._timer_key(due, Kind.FLATTEN, 0)
+            self._flatten_end = (to_seconds(due) + 1) * self._second
 
     # --- what Trader and exchange would know by now -------------------------------------------------------------------
 
@@ -478,18 +465,18 @@ class _Track:
         self._wanted: list[int] = [*wanted[wanted >= self.first_step].tolist(), len(keys)]
         self._next_wanted = 0
         # Where every candidate is a signal and nobody wants to read of it, those that are refused anyway are counted.
+        self._takes_shorts = parameters["allow_short"]
         self._counts = strategy.candidates_are_signals and parameters["enabled"] and not trader.keeps_records
-        signals_before: Integers = np.append(0, np.cumsum(may_signal))
-        self._signals_before = signals_before.data
-        self.round_trips = RoundTrips(
-            history,
-            steps,
-            strategy,
-            step_keys=self.step_keys,
-            bar_keys=self.bar_keys,
-            second=self._second,
-            signals_before=signals_before,
-        )
+        self._signals_before = np.append(0, np.cumsum(may_signal)).data
+        # Where other symbols have a say in what becomes of an entry, that cannot be worked out in advance.
+        self.round_trips: RoundTrips | None = None
+        if width == 1:
+            self.round_trips = history.derived(
+                (interval, grace, strategy.name, strategy.after_signals()),
+                lambda: RoundTrips(
+                    history, steps, strategy, step_keys=self.step_keys, bar_keys=self.bar_keys, second=self._second
+                ),
+            )
         self._trader = trader
         self._standing = standing
         self.relies_on: tuple[str, int] | None = None
@@ -510,20 +497,28 @@ class _Track:
         """The key of the next step."""
         return self._keys[self._step]
 
-    def signal(self) -> tuple[int, Candle, IndicatorSet] | None:
-        """The signal that comes next, of a symbol that is free, with its step; None where it is not as simple as that."""
-        step, book = self._event_step, self.book
-        if (
-            not self._counts
-            or self._is_active
-            or self.relies_on is not None
-            or self._is_late[step]
-            or book.signals
-            or book.exit_reason
-        ):
-            return None
+    @property
+    def has_simple_signal(self) -> bool:
+        """Whether a signal comes next that is on time and finds a symbol at which nothing is at work."""
+        if not self._counts or self._is_active or self.relies_on is not None or self._is_late[self._event_step]:
+            return False
+        return not (self.book.signals or self.book.exit_reason)
+
+    def signal(self) -> tuple[int, Candle, IndicatorSet | None]:
+        """The signal that comes next, with its step; without averages where it can only be a long one."""
+        step = self._event_step
         at = self._first[step]
-        return step, self._candles.candle(at), self._averages.indicators(at)
+        indicators = self._averages.indicators(at) if self._takes_shorts else None
+        return step, self._candles.candle(at), indicators
+
+    def signals_after(self, step: int, end: int) -> int:
+        """How many come at the candles after a step's and before position `end`."""
+        return self.signals(self._first[step + 1], end)
+
+    def signals(self, start: int, end: int) -> int:
+        """How many come at the candles from one position up to another one."""
+        count: int = self._signals_before[end] - self._signals_before[start]
+        return count
 
     def resume(self, step: int, bar: int | None = None) -> None:
         """Everything before this step, and before this bar, is over, and the symbol is free."""

@@ -1,58 +1,64 @@
-"""What becomes of an entry order when nothing else is at work: worked out on columns, from the signal to the end.
+"""What becomes of an entry when nothing else is at work: worked out on columns, from the signal to the end.
 
-The rules are those of `Trader` and `Exchange`, for the life that nearly all positions have: the entry is filled whole or
-expires; a stop protects it from then on and is moved where the strategy says so; the position ends by that stop, by
+The rules are those of `Trader` and `Exchange`, for the life that nearly every position has: the entry is filled whole
+or expires; a stop protects it from then on and is moved where the strategy says so; the position ends by that stop, by
 the strategy's word, or by the flatten before the close. Whatever else may come up is left to them: then there is no
 answer, and nothing was changed. Tests hold both ways together, result for result.
 """
 
 from bisect import bisect_left, bisect_right
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
 
+from backtests.desk import StopMove
 from backtests.history import History, Steps
 from orders.lifecycle import Side
-from trading.columns import Integers, to_units
+from trading.columns import PRICES, Integers, to_moment, to_units
 from trading.exchange import PathRule
 from trading.market import round_down, round_up
 from trading.strategy import Strategy
 
+SECOND = timedelta(seconds=1)
 NOTHING_MORE = 2**62, None
 
 
 class RoundTrip(NamedTuple):
-    """A position from its entry to its end. Bars are positions in the columns, prices 1/10 000 dollar.
+    """A position from its entry to its end, with the prices of the market, before slippage.
 
-    It ends by its stop inside `exit_bar`, or with the candle of `exit_step`, or, without either, by the flatten.
-    `moves` are the steps after which the stop has another price. `path_mattered`: the entry's bar reaches the stop too.
+    Its last fill is of `exit_at` and known at `known_at`. `path_mattered`: the bar of the entry reaches the stop too.
     """
 
-    entry_bar: int
-    entry_price: int
-    exit_price: int
+    entry_key: int
+    entry_at: datetime
+    entry_price: Decimal
+    moves: list[StopMove]
+    exit_key: int
+    exit_at: datetime
+    known_at: datetime
+    exit_price: Decimal
     exit_reason: str
-    moves: list[tuple[int, Decimal]]
     path_mattered: bool
-    exit_bar: int | None = None
-    exit_step: int | None = None
 
 
 class Course(NamedTuple):
     """What becomes of an entry; without a `trip` it expires. The symbol is free again from this step and bar on.
 
-    So many `signals` come while it is taken.
+    The symbol is taken at candles before position `taken_until`. Those from `in_flatten` on are of the very moment of
+    the flatten: a signal of theirs is refused for another reason than the ones before.
     """
 
     step: int
     bar: int
-    signals: int
+    taken_until: int
+    in_flatten: int
     trip: RoundTrip | None = None
 
 
-class Sided(NamedTuple):
-    """Bars as a long sees them. A short sees them mirrored: all prices negative, high and low in each other's place."""
+class Bars(NamedTuple):
+    """Prices as a long sees them. A short sees them mirrored: all below 0, high and low in each other's place."""
 
     sign: int
     open: memoryview
@@ -61,11 +67,23 @@ class Sided(NamedTuple):
     close: memoryview
 
 
-class RoundTrips:
-    """The columns of one symbol on which its round trips are worked out.
+class Entry(NamedTuple):
+    """What is asked about; prices and bars are as a long sees them."""
 
-    Keys put bars and steps in one order, as in `backtests/leaps.py`, `second` of them to a second; there is one more
-    step, which never comes. `signals_before` counts the signals at candles before each.
+    step: int
+    side: Side
+    price: int
+    stop: int
+    end_key: int
+    flatten_key: int | None
+    path_rule: PathRule
+
+
+class RoundTrips:
+    """The round trips of one strategy in one symbol, each worked out once for all runs on the same bars.
+
+    Keys put bars, steps and timers in one order, as in `backtests/leaps.py`, `second` of them to a second; there is one
+    more step, which never comes.
     """
 
     def __init__(
@@ -77,138 +95,160 @@ class RoundTrips:
         step_keys: Integers,
         bar_keys: Integers,
         second: int,
-        signals_before: Integers,
     ) -> None:
-        self._second, self._signals_before = second, signals_before.data
         self._bars, self._candles, self._strategy = history.bars, steps.candles, strategy
-        self._step_keys, self._bar_keys = step_keys.data, bar_keys.data
+        self._step_keys, self._bar_keys, self._second = step_keys.data, bar_keys.data, second
         self._first, self._bars_known = steps.first.data, steps.bars_known.data
         self._late = [*np.flatnonzero(steps.is_late).tolist(), len(steps)]
-        self._sides: dict[Side, Sided] = {}
+        self._validity = second * (strategy.entry_validity // SECOND)
+        self._sides: dict[Side, Bars] = {}
+        self._known: dict[tuple[object, ...], Course | None] = {}
 
     def course(
         self,
         *,
         step: int,
         side: Side,
-        entry: int,
-        stop: int,
-        expires_key: int,
+        entry_price: Decimal,
+        stop_price: Decimal,
         end_key: int,
-        is_flattened: bool,
+        flatten_key: int | None,
         path_rule: PathRule,
     ) -> Course | None:
-        """What becomes of an entry at the candle of a step; None if that is for others to find out.
+        """What becomes of an entry at the candle of a step that is not late; None if that is for others to find out.
 
-        `expires_key` is that of a bar delivered in the moment the entry expires in, `end_key` the first key after the
-        moment up to which all is known; in that moment a position is closed if it `is_flattened`.
+        The prices are those that the strategy asks for at that candle. `end_key` is the first one after the moment up
+        to which all is known; with a `flatten_key` a position is closed in that moment.
         """
-        sided, bars_known = self._sided(side), self._bars_known
-        entry, stop = entry * sided.sign, stop * sided.sign
-        late = self._late[bisect_left(self._late, step)]
-        if expires_key >= end_key or stop >= entry:
+        key = step, side, end_key, flatten_key, path_rule
+        if key not in self._known:
+            sign = self._side(side).sign
+            price, stop = sign * to_units(entry_price), sign * to_units(stop_price)
+            self._known[key] = self._course(Entry(step, side, price, stop, end_key, flatten_key, path_rule))
+        return self._known[key]
+
+    def _course(self, entry: Entry) -> Course | None:
+        expires_key = self._step_keys[entry.step] + self._validity
+        if expires_key >= entry.end_key or entry.stop >= entry.price:
             return None
-        high, first_bar = sided.high, bars_known[step]
+        high, first_bar = self._side(entry.side).high, self._bars_known[entry.step]
         for bar in range(first_bar, bisect_right(self._bar_keys, expires_key, first_bar)):
-            if high[bar] >= entry:
-                return self._filled(step, side, sided, bar, entry, stop, end_key, is_flattened, path_rule, late)
-        free = bisect_left(self._step_keys, expires_key, step + 1)
-        if free > late:
-            return None
-        return Course(free, max(first_bar, bars_known[free - 1]), self._signals(step + 1, free))
+            if high[bar] >= entry.price:
+                return self._filled(entry, bar)
+        free = bisect_left(self._step_keys, expires_key, entry.step + 1)
+        return self._until(free, max(first_bar, self._bars_known[free - 1]), free, entry)
 
-    def _filled(
-        self,
-        signal_step: int,
-        side: Side,
-        sided: Sided,
-        entry_bar: int,
-        entry: int,
-        stop: int,
-        end_key: int,
-        is_flattened: bool,
-        path_rule: PathRule,
-        late: int,
-    ) -> Course | None:
-        """The same when the entry is filled in a bar."""
-        sign, opens, highs, lows, closes = sided
-        step_keys, first, bars_known = self._step_keys, self._first, self._bars_known
-        entry_price = max(opens[entry_bar], entry)
-        reaches_stop = lows[entry_bar] <= stop
-        moves: list[tuple[int, Decimal]] = []
+    def _filled(self, entry: Entry, entry_bar: int) -> Course | None:
+        """The course of an entry that is filled in a bar."""
+        stop, bars_known = entry.stop, self._bars_known
+        sign, opens, _, lows, closes = self._side(entry.side)
+        moves: list[StopMove] = []
+        if lows[entry_bar] <= stop and self._stop_comes_after(entry, entry_bar):
+            return self._stopped(entry, entry_bar, moves, entry_bar, stop)
 
-        def stopped(bar: int, price: int) -> Course | None:
-            free = bisect_left(step_keys, self._bar_keys[bar], signal_step + 1)
-            reason = "trailing_stop" if moves else "stop_loss"
-            trip = RoundTrip(entry_bar, sign * entry_price, sign * price, reason, moves, reaches_stop, exit_bar=bar)
-            return Course(free, bar + 1, self._signals(signal_step + 1, free), trip) if free <= late else None
-
-        if reaches_stop and self._stop_comes_after(entry, stop, sided, entry_bar, path_rule):
-            return stopped(entry_bar, stop)
-
-        step = bisect_left(step_keys, self._bar_keys[entry_bar], signal_step + 1)
-        last_step = bisect_left(step_keys, end_key, step)  # this one is not known any more
-        managed = self._strategy.outlook(self._candles, first=first[step], side=side)
+        step = bisect_left(self._step_keys, self._bar_keys[entry_bar], entry.step + 1)
+        late = self._late[bisect_left(self._late, step)]
+        last_step = bisect_left(self._step_keys, entry.end_key, step)  # this one is not known any more
+        managed = self._strategy.outlook(self._candles, first=self._first[step], side=entry.side)
         if managed is None:
             return None
-        offset, bar = step - first[step], entry_bar + 1  # until one is late every step has one candle
+        offset, bar = step - self._first[step], entry_bar + 1  # until one is late every step has one candle
         while True:
             place, better = next(managed, NOTHING_MORE)
             step = min(place + offset, last_step)
-            end = bars_known[step] if step < last_step else bisect_left(self._bar_keys, end_key, bar)
+            end = bars_known[step] if step < last_step else bisect_left(self._bar_keys, entry.end_key, bar)
             if end > bar and min(lows[bar:end]) <= stop:
                 while lows[bar] > stop:
                     bar += 1
-                return stopped(bar, min(opens[bar], stop))
-            bar = end
+                return self._stopped(entry, entry_bar, moves, bar, min(opens[bar], stop))
+            bar, price = end, closes[end - 1]
+            if step == last_step:
+                return self._flattened(entry, entry_bar, moves, step, bar, price)
             if step >= late:
                 return None
-            price = closes[end - 1]
-            if step == last_step:
-                # A signal in the moment of the flatten is refused for another reason than those before.
-                at_once = bisect_left(step_keys, end_key - self._second, signal_step + 1, step)
-                if not is_flattened or self._signals(at_once, step):
-                    return None
-                trip = RoundTrip(entry_bar, sign * entry_price, sign * price, "end_of_day", moves, reaches_stop)
-                return Course(step, end, self._signals(signal_step + 1, step), trip)
-            reason = "" if better is not None else self._strategy.exit_reason
+            key, reason = self._step_keys[step], self._strategy.exit_reason
             if better is not None:
-                stop_price = round_down(better) if side is Side.LONG else round_up(better)
-                units = sign * to_units(stop_price)
-                if units >= price:  # it would be reached already
-                    reason = "trailing_stop"
+                stop_price = round_down(better) if entry.side is Side.LONG else round_up(better)
+                units, reason = sign * to_units(stop_price), ""
+                if units >= price:
+                    reason = "trailing_stop"  # it would be reached already
                 elif units > stop:
                     stop = units
-                    moves.append((step, stop_price))
+                    moves.append(StopMove(symbol=self._bars.symbol, at=self._moment(key), stop_price=stop_price))
             if reason:
-                trip = RoundTrip(
-                    entry_bar, sign * entry_price, sign * price, reason, moves, reaches_stop, exit_step=step
-                )
-                return Course(step + 1, end, self._signals(signal_step + 1, step), trip)
+                trip = self._trip(entry, entry_bar, moves, key, self._moment(key), price, reason)
+                return self._until(step + 1, bar, step, entry, trip)
 
-    def _signals(self, step: int, end: int) -> int:
-        """How many come with the candles of the steps before `end`."""
-        return self._signals_before[self._first[end]] - self._signals_before[self._first[step]]
+    def _stopped(self, entry: Entry, entry_bar: int, moves: list[StopMove], bar: int, price: int) -> Course | None:
+        """The course that ends by the stop inside a bar."""
+        key, at = self._bar_keys[bar], to_moment(self._bars.timestamps.item(bar))
+        free = bisect_left(self._step_keys, key, entry.step + 1)
+        trip = self._trip(entry, entry_bar, moves, key, at, price, "trailing_stop" if moves else "stop_loss")
+        return self._until(free, bar + 1, free, entry, trip)
 
-    def _stop_comes_after(self, entry: int, stop: int, sided: Sided, bar: int, path_rule: PathRule) -> bool:
+    def _flattened(
+        self, entry: Entry, entry_bar: int, moves: list[StopMove], step: int, bar: int, price: int
+    ) -> Course | None:
+        """The course that ends by the flatten, before a step and a bar."""
+        key = entry.flatten_key
+        if key is None:
+            return None
+        trip = self._trip(entry, entry_bar, moves, key, self._moment(key), price, "end_of_day")
+        course = self._until(step, bar, step, entry, trip)
+        begins = bisect_left(self._step_keys, entry.end_key - self._second, entry.step + 1, step)
+        return course and course._replace(in_flatten=self._first[begins])
+
+    def _until(
+        self, step: int, bar: int, taken_until: int, entry: Entry, trip: RoundTrip | None = None
+    ) -> Course | None:
+        """The course, if every step before the symbol is free again comes in time."""
+        if self._late[bisect_left(self._late, entry.step)] < step:
+            return None
+        taken_until = self._first[taken_until]
+        return Course(step, bar, taken_until, taken_until, trip)
+
+    def _trip(
+        self,
+        entry: Entry,
+        entry_bar: int,
+        moves: list[StopMove],
+        exit_key: int,
+        exit_at: datetime,
+        exit_price: int,
+        exit_reason: str,
+    ) -> RoundTrip:
+        sign, opens, _, lows, _ = self._side(entry.side)
+        return RoundTrip(
+            entry_key=self._bar_keys[entry_bar],
+            entry_at=to_moment(self._bars.timestamps.item(entry_bar)),
+            entry_price=PRICES[sign * max(opens[entry_bar], entry.price)],
+            moves=moves,
+            exit_key=exit_key,
+            exit_at=exit_at,
+            known_at=self._moment(exit_key),
+            exit_price=PRICES[sign * exit_price],
+            exit_reason=exit_reason,
+            path_mattered=lows[entry_bar] <= entry.stop,
+        )
+
+    def _stop_comes_after(self, entry: Entry, bar: int) -> bool:
         """Whether the path inside the bar of the entry, which reaches the stop as well, does so after the entry."""
-        opened, high, low = sided.open[bar], sided.high[bar], sided.low[bar]
-        if opened >= entry:
+        sign, opens, highs, lows, closes = self._side(entry.side)
+        rise, fall = highs[bar] - opens[bar], opens[bar] - lows[bar]
+        if opens[bar] >= entry.price:
             return True
-        if path_rule is not PathRule.NEUTRAL:
-            is_high_first = path_rule is PathRule.PESSIMISTIC
-        elif sided.sign > 0:
-            is_high_first = high - opened <= opened - low
+        if entry.path_rule is PathRule.NEUTRAL:
+            is_high_first = rise <= fall if sign > 0 else rise < fall
         else:
-            is_high_first = high - opened < opened - low
-        return is_high_first or sided.close[bar] <= stop
+            is_high_first = entry.path_rule is PathRule.PESSIMISTIC
+        return is_high_first or closes[bar] <= entry.stop
 
-    def _sided(self, side: Side) -> Sided:
+    def _moment(self, key: int) -> datetime:
+        return to_moment(key // self._second)
+
+    def _side(self, side: Side) -> Bars:
         if side not in self._sides:
-            bars = self._bars
-            prices = (bars.open, bars.high, bars.low, bars.close)
-            if side is Side.SHORT:
-                prices = (-bars.open, -bars.low, -bars.high, -bars.close)
-            sign = 1 if side is Side.LONG else -1
-            self._sides[side] = Sided(sign, *(each.data for each in prices))
+            sign, bars = (1 if side is Side.LONG else -1), self._bars
+            high, low = (bars.high, bars.low) if side is Side.LONG else (bars.low, bars.high)
+            self._sides[side] = Bars(sign, *((sign * each).data for each in (bars.open, high, low, bars.close)))
         return self._sides[side]

@@ -61,6 +61,7 @@ class Strategy(ABC):
     registry: ClassVar[dict[str, type["Strategy"]]] = {}
     observes: ClassVar[bool]
     candidates_are_signals: ClassVar[bool] = False
+    signal_parameters: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,6 +154,13 @@ class Strategy(ABC):
         None: it is not known in advance.
         """
         return None
+
+    def after_signals(self) -> tuple[tuple[str, Any], ...]:
+        """The parameters with their values, without those that `signal_parameters` names.
+
+        These have a say in nothing but whether a candle is a signal: not in its prices, nor in what comes after it.
+        """
+        return tuple((name, value) for name, value in self.parameters.items() if name not in self.signal_parameters)
 
     def required_history(self) -> int:
         """Completed candles needed before the first signal."""

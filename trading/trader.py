@@ -389,15 +389,16 @@ class Trader:
 
     # --- for a driver that works out for itself what becomes of an order ----------------------------------------------
 
-    def proposal(self, symbol: str, candle: Candle, indicators: IndicatorSet) -> Proposal | None:
+    def proposal(self, symbol: str, candle: Candle, indicators: IndicatorSet | None) -> Proposal | None:
         """What a live signal on a candle that ends now comes to, of a symbol with neither order nor position.
 
-        None if there is no signal or the strategy fails. Nothing is changed.
+        Without `indicators` it is known to be a long one. None if there is no signal or the strategy fails; nothing is
+        changed.
         """
         book = self.books[symbol]
         strategy = book.feeds[0].lines[0].strategy
         try:
-            side = _side_of_signal(strategy, candle, indicators)
+            side = Side.LONG if indicators is None else _side_of_signal(strategy, candle, indicators)
             if side is None:
                 return None
             entry_price, stop_price = _prices_of_signal(strategy, candle, side)
@@ -426,7 +427,7 @@ class Trader:
         return assess(request, self.settings.risk).refused_by
 
     def round_trip_over(self, now: datetime, trade: Trade) -> list[Command | Record]:
-        """Takes in a round trip that the driver has worked out, cash included: the answers are those of its last fill."""
+        """Takes in a round trip that the driver has worked out and paid: the answers are those of its last fill."""
         answers = self._journal.open(now)
         self._on_trade(self.books[trade.symbol], trade)
         return answers

@@ -31,6 +31,9 @@ class Velez(Strategy):
     name: ClassVar[str] = "velez"
     exit_reason: ClassVar[str] = "max_run"
     candidates_are_signals: ClassVar[bool] = True
+    signal_parameters: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "allow_short", "sma_fast", "sma_slow", "tightness_threshold_pct"}
+    )
     hyperparameters: ClassVar[Mapping[str, Any]] = {
         "enabled": True,
         "allow_short": False,
