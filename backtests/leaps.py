@@ -29,7 +29,7 @@ from trading.market import Session
 from trading.messages import CandlesDelivered, CloseDelivered, CompletedCandle, SessionStarted, TimerFired
 from trading.strategy import Foresight
 from trading.timers import Kind
-from trading.trader import LATEST, Trader
+from trading.trader import LATEST, Standing, Trader
 
 # Keys put all moments of a run in one order: by time, within it bars before timers by their kind, then by watchlist.
 BAR = 0
@@ -74,7 +74,7 @@ class _Leaps(Desk):
         self._standings: dict[object, tuple[tuple[str, int], Decimal]] = {}
         self._latest_basis: object = None
         self._latest_standing = "", 0
-        self._taken: tuple[str, Decimal] | None = None  # the same where only one symbol is traded
+        self._taken: Standing | None = None  # what refuses the signals of the only symbol while it is taken
         self._tracks = {
             symbol: _Track(trader, symbol, history, place=place, width=self._width, standing=self._standing)
             for place, (symbol, history) in enumerate(histories.items())
@@ -236,10 +236,12 @@ class _Leaps(Desk):
         if signals := track.signals_after(step, course.taken_until):
             # No stop is reached before the last of them, so that the equity is never lower.
             lowest = cash if position is None else cash + position.market_value(proposal.stop_price)
-            code = self._refusal_while_taken(candle.end, lowest)
-            if code == "daily_loss":
-                return False
-            trader.decisions[code] += signals
+            if self._taken is None or lowest < self._taken.floor:
+                self._taken = trader.refusal_once_taken(candle.end, lowest)
+                if not self._taken.code:
+                    self._taken = None
+                    return False
+            trader.decisions[self._taken.code] += signals
         trader.decisions[""] += 1
         track.book.entries_today += 1
         if trip is not None and position is not None:
@@ -267,12 +269,6 @@ class _Leaps(Desk):
         """Executes an order for the position at a price of the market, before slippage; the dollars that it brings."""
         price = self.exchange.price_against_us(price, buys=(position.side is Side.LONG) is is_entry)
         return position.book(is_entry=is_entry, qty=qty, price=price, commission=self.exchange.commission_on(qty))
-
-    def _refusal_while_taken(self, now: datetime, equity: Decimal) -> str:
-        """The code that refuses a symbol's signals while it has an order or a position, at that equity or more."""
-        if self._taken is None or equity < self._taken[1]:
-            self._taken = self.trader.refusal_with_one_more(now, equity), equity
-        return self._taken[0]
 
     def _deliver_candles(self, track: "_Track", *, before: int) -> None:
         """The track's next candles before a key, until one of them leads to something."""

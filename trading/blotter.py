@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha1
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from trading.messages import CancelOrder, OrderRecorded
 
 _order = quick(Order)
 ENTRY = Role.ENTRY
+MOST_IDS = 10_000  # that are kept: runs on the same bars ask for the same ones
 INTENTS = UUID("7f1c3b52-6a0e-4c5d-9d8e-2f6b1a4c7e90").hex  # namespace of all ids
 
 
@@ -22,6 +24,7 @@ class UnknownOrder(Exception):
     """A fact names an order that is not ours."""
 
 
+@lru_cache(maxsize=MOST_IDS)
 def intent_id(*words: str) -> str:
     """The id of an intent: the same words always give the same one, in any process."""
     return _uuid5(INTENTS, "|".join(words))

@@ -367,12 +367,18 @@ class Trader:
         It holds until something happens: an order is sent, filled or cancelled, a timer fires, a bar reaches a stop.
         The more equity, the fewer refusals: so what is refused at two equities is refused between them.
         """
-        now, session, equity = self.now, self.session, self.equity_at_stops()
-        if session is None or equity is None:
+        equity = self.equity_at_stops()
+        return Standing("", self.now, ZERO) if equity is None else self._standing_refusal(self.now, equity)
+
+    def _standing_refusal(self, now: datetime, equity: Decimal, *, more_positions: int = 0) -> Standing:
+        session = self.session
+        if session is None:
             return Standing("", now, ZERO)
         until = session.close - timedelta(minutes=self.settings.risk.flatten_minutes_before_close)
         for floor in (equity - self.start_equity * STANDING_MARGIN, equity):
-            request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=floor)
+            request = self._request(
+                now=now, candle_end=now, is_live=True, is_taken=True, equity=floor, more_positions=more_positions
+            )
             code = assess(request, self.settings.risk).refused_by
             if code != "daily_loss" or code in self.tripped:
                 return Standing(code, LATEST if code == "session" else until, floor)
@@ -418,13 +424,12 @@ class Trader:
         assessment = assess(request, self.settings.risk)
         return Proposal(side, entry_price, stop_price, assessment.qty, assessment.refused_by)
 
-    def refusal_with_one_more(self, now: datetime, equity: Decimal) -> str:
-        """The code that would refuse every live signal of a symbol from `now` on, once it had an order or a position.
+    def refusal_once_taken(self, now: datetime, equity: Decimal) -> Standing:
+        """The standing refusal, from `now` on, of a symbol that has neither order nor position, once it had one.
 
-        It is the same at every higher equity, until something happens elsewhere; at a lower one it may be another.
+        `equity` is the lowest that there will be.
         """
-        request = self._request(now=now, candle_end=now, is_live=True, is_taken=True, equity=equity, more_positions=1)
-        return assess(request, self.settings.risk).refused_by
+        return self._standing_refusal(now, equity, more_positions=1)
 
     def round_trip_over(self, now: datetime, trade: Trade) -> list[Command | Record]:
         """Takes in a round trip that the driver has worked out and paid: the answers are those of its last fill."""
