@@ -1,13 +1,15 @@
 """Runs points of a sweep: in this process with the bars kept between them, or on several processes of this machine."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context, parent_process
 from os import _exit
 from pathlib import Path
-from threading import Thread
+from threading import Thread, active_count
 from time import perf_counter
 
 from backtests.execution import Loaded, NoBacktest, execute_on, load, needs_of
@@ -42,7 +44,7 @@ class Bench:
         Raises:
             NoBacktest: bars, sessions or files are missing or cannot be read.
         """
-        return execute_on(self._bars(request), request)
+        return execute_on(self.load(request), request)
 
     def point(self, sweep: Sweep, number: int) -> PointResult:
         """The backtest at a point of a sweep; what prevents it is written into the result."""
@@ -60,7 +62,12 @@ class Bench:
             seconds=round(perf_counter() - started, 6),
         )
 
-    def _bars(self, request: BacktestRequest) -> Loaded:
+    def load(self, request: BacktestRequest) -> Loaded:
+        """The bars of a request, kept for others with the same.
+
+        Raises:
+            NoBacktest: bars, sessions or files are missing or cannot be read.
+        """
         key = (request.data, request.symbols, request.start_date, request.end_date, needs_of(request))
         if key not in self._loaded:
             while len(self._loaded) >= MOST_LOADED:
@@ -122,9 +129,7 @@ class Processes:
         self, sweep: Sweep, parts: Sequence[tuple[int, ...]], on_look: Callable[[], None]
     ) -> Iterator[tuple[tuple[int, ...], list[PointResult]]]:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=get_context("spawn"), initializer=_open, initargs=(self._folder,)
-            )
+            self._pool = self._new_pool(sweep)
         futures: dict[Future[list[PointResult]], tuple[int, ...]] = {
             self._pool.submit(_part, sweep, part): part for part in parts
         }
@@ -133,6 +138,17 @@ class Processes:
             for future in finished:
                 yield futures.pop(future), future.result()
             on_look()
+
+    def _new_pool(self, sweep: Sweep) -> ProcessPoolExecutor:
+        """Forked workers share what is imported and loaded here; a process with threads cannot be forked safely."""
+        if sys.platform == "linux" and active_count() == 1:
+            with suppress(NoBacktest):  # each point says so
+                self._bench.load(sweep.request(0))
+            return ProcessPoolExecutor(
+                self._workers, mp_context=get_context("fork"), initializer=_open, initargs=(self._bench,)
+            )
+        bench = Bench(BarStore(self._folder))
+        return ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"), initializer=_open, initargs=(bench,))
 
     def _close(self) -> None:
         if self._pool is not None:
@@ -145,10 +161,10 @@ class Processes:
 _opened: list[Bench] = []
 
 
-def _open(folder: Path) -> None:
+def _open(bench: Bench) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes: these end without a word
     Thread(target=end_with_parent, name="end with parent", daemon=True).start()
-    _opened.append(Bench(BarStore(folder)))
+    _opened.append(bench)
 
 
 def _part(sweep: Sweep, part: Sequence[int]) -> list[PointResult]:

@@ -161,10 +161,10 @@ def numbers(first: int, end: int) -> str:
 
 
 def a_child_of(parent: int) -> int:
-    """A spawned worker process."""
+    """A worker process, forked or spawned."""
     listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
-    return next(int(pid) for pid, ppid, args in rows if int(ppid) == parent and "spawn_main" in args)
+    return next(int(pid) for pid, ppid, args in rows if int(ppid) == parent and "resource_tracker" not in args)
 
 
 def test_an_interrupted_sweep_is_resumed_where_it_stopped(
