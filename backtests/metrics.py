@@ -14,6 +14,7 @@ from trading.market import Session
 TRADING_DAYS_PER_YEAR = 252
 ZERO = Decimal(0)
 NO_TIME = timedelta()
+SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,11 +187,12 @@ def exposure(trades: Iterable[Trade], sessions: Sequence[Session], equity: Seque
 
     `equity` is that at the start of each session (and may go on). 0 without any.
     """
+    closes = [session.close for session in sessions]
     held = sum(
         (
             trade.entry_price * trade.qty * _seconds(span)
             for trade in trades
-            for span in _within(trade.entry_at, trade.exit_at, sessions)
+            for span in _within(trade.entry_at, trade.exit_at, sessions, closes)
         ),
         ZERO,
     )
@@ -203,7 +205,8 @@ def exposure(trades: Iterable[Trade], sessions: Sequence[Session], equity: Seque
 
 def time_in_market(trades: Iterable[Trade], sessions: Sequence[Session]) -> float:
     """Share of the sessions' time in which at least one position was open; 0 without sessions."""
-    held = sum((span for start, end in _united(trades) for span in _within(start, end, sessions)), NO_TIME)
+    closes = [session.close for session in sessions]
+    held = sum((span for start, end in _united(trades) for span in _within(start, end, sessions, closes)), NO_TIME)
     total = sum((session.close - session.open for session in sessions), NO_TIME)
     return held / total if total else 0.0
 
@@ -236,9 +239,11 @@ def _united(trades: Iterable[Trade]) -> Iterator[tuple[datetime, datetime]]:
         yield start, end
 
 
-def _within(start: datetime, end: datetime, sessions: Sequence[Session]) -> Iterator[timedelta]:
-    """How much of a span lies in each session it touches."""
-    for index in range(bisect_right(sessions, start, key=lambda session: session.close), len(sessions)):
+def _within(
+    start: datetime, end: datetime, sessions: Sequence[Session], closes: Sequence[datetime]
+) -> Iterator[timedelta]:
+    """How much of a span lies in each session it touches; `closes` are those of the sessions."""
+    for index in range(bisect_right(closes, start), len(sessions)):
         session = sessions[index]
         if session.open >= end:
             return
@@ -246,4 +251,4 @@ def _within(start: datetime, end: datetime, sessions: Sequence[Session]) -> Iter
 
 
 def _seconds(span: timedelta) -> int:
-    return span // timedelta(seconds=1)
+    return span // SECOND

@@ -94,14 +94,17 @@ _assessment = quick(Assessment)
 
 def assess(request: EntryRequest, settings: RiskSettings) -> Assessment:
     """Runs the rules in their order."""
-    for code, is_kept, _ in ALL_RULES:
+    for code, is_kept, _ in RULES_BEFORE_SIZE:
         if not is_kept(request, settings):
             return _assessment(request=request, settings=settings, refused_by=code, qty=ZERO)
-    return _assessment(request=request, settings=settings, refused_by="", qty=size_of(request, settings))
+    qty = size_of(request, settings)
+    return _assessment(request=request, settings=settings, refused_by="" if qty > 0 else SIZE.code, qty=qty)
 
 
 def size_of(request: EntryRequest, settings: RiskSettings) -> Decimal:
-    """The entry's size in whole shares."""
+    """The entry's size in whole shares, 0 where its stop is not above 0."""
+    if request.stop_price <= 0:
+        return ZERO
     return shares(
         equity=request.equity,
         buying_power=request.buying_power,
@@ -216,7 +219,7 @@ def _order_rate_in_words(request: EntryRequest, settings: RiskSettings) -> str:
 
 
 def _size(request: EntryRequest, settings: RiskSettings) -> bool:
-    return request.stop_price > 0 and size_of(request, settings) > 0
+    return size_of(request, settings) > 0
 
 
 def _size_in_words(request: EntryRequest, settings: RiskSettings) -> str:
@@ -246,6 +249,7 @@ ALL_RULES = (
     Rule("order_rate", _order_rate, _order_rate_in_words),
     Rule("size", _size, _size_in_words),
 )
+*RULES_BEFORE_SIZE, SIZE = ALL_RULES
 
 
 @cache
