@@ -1,8 +1,9 @@
 """Leaping from one event that matters to the next comes to what the plain loop comes to: answer for answer."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backtests.desk import Result
-from backtests.history import history_of, sessions_with_bars
+from backtests.history import History, history_of, sessions_with_bars
 from backtests.leaps import leap
 from backtests.runner import days_of, run
 from orders.lifecycle import Side
@@ -23,7 +24,7 @@ from trading.columns import BarColumns, CandleColumns
 from trading.exchange import Exchange, PathRule
 from trading.live import calendar
 from trading.market import MINUTE, Session
-from trading.messages import CandleClosed, Command, Event, Noted, Record, RequestHistory
+from trading.messages import CandleClosed, Command, Event, Noted, OrderChanged, Record, RequestHistory
 from trading.settings import TraderSettings
 from trading.strategies import Velez
 from trading.strategy import Foresight, Strategy, strategy_class
@@ -63,13 +64,15 @@ del Strategy.registry[Shortsighted.name]  # it is registered for these tests alo
 
 
 class ListenedTrader(Trader):
-    """A Trader that remembers its answers."""
+    """A Trader that remembers its answers, and of what it was told how often."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.answers: list[Command | Record] = []
+        self.told: Counter[type[Event]] = Counter()
 
     def handle(self, event: Event) -> list[Command | Record]:
+        self.told[type(event)] += 1
         answers = super().handle(event)
         self.answers += [answer for answer in answers if not isinstance(answer, OF_BARS)]
         return answers
@@ -116,15 +119,22 @@ class Case:
         result = run(trader=trader, exchange=Exchange(**self.exchange), days=days, warm_ups=self._warm_ups)
         return result, trader.answers
 
-    def leaping(self, *, keeps_records: bool) -> tuple[Result, list[Command | Record]]:
-        trader = self._trader(makes_candles=False, keeps_records=keeps_records)
-        histories = {
+    @cached_property
+    def histories(self) -> dict[str, History]:
+        return {
             symbol: history_of(columns, self._warm_ups[symbol].sessions, self._sessions)
             for symbol, columns in self.bars.items()
         }
-        sessions = sessions_with_bars(histories.values(), self._sessions)
+
+    def leaping(self, *, keeps_records: bool) -> tuple[Result, list[Command | Record]]:
+        result, trader = self.leap(keeps_records=keeps_records)
+        return result, trader.answers
+
+    def leap(self, *, keeps_records: bool) -> tuple[Result, ListenedTrader]:
+        trader = self._trader(makes_candles=False, keeps_records=keeps_records)
+        sessions = sessions_with_bars(self.histories.values(), self._sessions)
         exchange = Exchange(**self.exchange)
-        return leap(trader=trader, exchange=exchange, histories=histories, sessions=sessions), trader.answers
+        return leap(trader=trader, exchange=exchange, histories=self.histories, sessions=sessions), trader
 
     @property
     def _sessions(self) -> Sequence[Session]:
@@ -198,12 +208,15 @@ def columns_of(symbol: str, bars: Sequence[tuple[int, ...]]) -> BarColumns:
     return BarColumns(symbol=symbol, **dict(zip(names, columns, strict=True)))
 
 
+SYMBOLS = st.sampled_from([("AAPL",), ("MSFT", "AAPL"), ("F", "MSFT", "AAPL", "TSLA")])
+
+
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, symbols: st.SearchStrategy[tuple[str, ...]] = SYMBOLS) -> Case:
     sessions = draw(st.sampled_from(WEEKS))[: draw(st.integers(1, 4))]
     return Case(
         source=RandomBars(
-            symbols=draw(st.sampled_from([("AAPL",), ("MSFT", "AAPL"), ("F", "MSFT", "AAPL", "TSLA")])),
+            symbols=draw(symbols),
             seed=draw(st.integers(0, 2**32)),
             missing=draw(st.sampled_from([0, 0, 0.02, 0.2, 0.7])),
             volatility=draw(st.sampled_from([3, 12, 40])),
@@ -246,3 +259,47 @@ def cases(draw: st.DrawFn) -> Case:
 @given(case=cases())
 def test_leaps_answer_as_the_plain_loop_does(case: Case) -> None:
     assert_same_both_ways(case)
+
+
+# --- round trips that are worked out in advance -----------------------------------------------------------------------
+
+
+ONE_SYMBOL = st.just(("AAPL",))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(case=cases(ONE_SYMBOL))
+def test_round_trips_worked_out_in_advance_are_those_of_the_plain_loop(case: Case) -> None:
+    assert case.leaping(keeps_records=False)[0] == case.plain()[0]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(case=cases(ONE_SYMBOL), other=cases(ONE_SYMBOL))
+def test_what_one_run_worked_out_holds_for_the_next_one_on_the_same_bars(case: Case, other: Case) -> None:
+    """As in a sweep, and in the range beside a result."""
+    here: dict[str, Any] = {
+        "source": case.source,
+        "sessions": case.sessions,
+        "traded": case.traded,
+        "strategy": case.strategy,
+    }
+    kept = {name: case.parameters[name] for name in ("sma_fast", "sma_slow", "candle_interval_minutes")}
+    changed = [
+        replace(case, parameters={**case.parameters, "tightness_threshold_pct": Decimal(1)}),
+        replace(case, exchange={**case.exchange, "slippage_per_share": Decimal("0.03")}),
+        *(replace(case, exchange={**case.exchange, "path_rule": rule}) for rule in PathRule),
+        replace(other, **here, parameters={**other.parameters, **kept}),
+    ]
+    for each in (case, *changed):
+        each.__dict__["histories"] = case.histories
+        assert each.leaping(keeps_records=False)[0] == each.plain()[0]
+
+
+def test_the_trader_is_not_asked_what_becomes_of_an_order_that_nothing_disturbs() -> None:
+    source = RandomBars(symbols=("AAPL",), seed=1, missing=0, volatility=12)
+    parameters = {"sma_fast": 2, "sma_slow": 4, "tightness_threshold_pct": Decimal(5)}
+    case = Case(source=source, sessions=WEEKS[1], parameters=parameters)
+    result, trader = case.leap(keeps_records=False)
+    assert {trade.exit_reason for trade in result.trades} == {"stop_loss", "trailing_stop", "max_run", "end_of_day"}
+    assert trader.told[OrderChanged] == 0
+    assert case.leap(keeps_records=True)[1].told[OrderChanged] > 2 * len(result.trades)  # who wants records gets all

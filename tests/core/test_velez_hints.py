@@ -3,6 +3,7 @@
 import random
 from datetime import date
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from hypothesis import given, settings
@@ -83,6 +84,27 @@ def test_what_is_foreseen_and_skipped_is_as_if_it_had_been_told(
                 told.position_closed()
                 velez.position_closed()
         place = min(foresight.place + 1, end)
+
+
+@settings(max_examples=40, deadline=None)
+@given(velez=strategies(), seed=st.integers(0, 2**32), side=st.sampled_from(Side), first=st.integers(0, 600))
+def test_the_outlook_on_a_position_is_what_managing_it_comes_to(
+    velez: Velez, seed: int, side: Side, first: int
+) -> None:
+    candles, averages = columns(history(seed, missing=0.02), velez)
+    expected: list[tuple[int, Decimal | None]] = []
+    leaves = False
+    for place in range(first, len(candles)):
+        stop_price, leaves = managed(velez, candles, averages, place, side)
+        expected += [(place, stop_price)] if stop_price is not None else []
+        if leaves:
+            expected.append((place, None))
+            break
+    foreseen = Velez("AAPL", velez.parameters).outlook(candles, first=first, side=side)
+    assert foreseen is not None
+    assert list(islice(foreseen, len(expected))) == expected
+    if not leaves:
+        assert next(foreseen, None) is None
 
 
 def managed(velez: Velez, candles: Any, averages: Any, place: int, side: Side) -> tuple[Decimal | None, bool]:
