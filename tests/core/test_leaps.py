@@ -232,6 +232,8 @@ def cases(draw: st.DrawFn, symbols: st.SearchStrategy[tuple[str, ...]] = SYMBOLS
             "allow_short": draw(st.booleans()),
             "buy_stop_expiry_candles": draw(st.integers(1, 5)),
             "max_run_candles": draw(st.integers(1, 3)),
+            "stop_buffer_pct": Decimal(draw(st.sampled_from(["0.1", "0"]))),
+            "stop_buffer_min": Decimal(draw(st.sampled_from(["0.02", "0"]))),
             "tightness_threshold_pct": Decimal(draw(st.sampled_from(["0.5", "2", "5", "1.333333333333333333"]))),
             "strong_candle_body_pct": Decimal(draw(st.sampled_from(["30", "50", "66.7"]))),
             "doji_threshold_pct": Decimal(draw(st.sampled_from(["0", "10", "35"]))),
@@ -271,6 +273,29 @@ ONE_SYMBOL = st.just(("AAPL",))
 @given(case=cases(ONE_SYMBOL))
 def test_round_trips_worked_out_in_advance_are_those_of_the_plain_loop(case: Case) -> None:
     assert case.leaping(keeps_records=False)[0] == case.plain()[0]
+
+
+@pytest.mark.parametrize("path_rule", PathRule)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bar_that_reaches_entry_and_stop_takes_the_same_path(seed: int, path_rule: PathRule) -> None:
+    """Candles of a minute and a few cents, their stops at their ends: as many such bars as there can be, and ties."""
+    source = RandomBars(symbols=("AAPL",), seed=seed, missing=0, volatility=2)
+    parameters = {
+        "sma_fast": 1,
+        "sma_slow": 4,
+        "candle_interval_minutes": 1,
+        "allow_short": True,
+        "tightness_threshold_pct": Decimal(5),
+        "strong_candle_body_pct": Decimal(30),
+        "stop_buffer_pct": Decimal(0),
+        "stop_buffer_min": Decimal(0),
+    }
+    risk = {"consecutive_loss_pause": 10_000, "max_daily_loss_pct": Decimal("0.9")}
+    case = Case(source=source, sessions=WEEKS[1], parameters=parameters, risk=risk, exchange={"path_rule": path_rule})
+    result, trader = case.leap(keeps_records=False)
+    assert result == case.plain()[0]
+    assert trader.told[OrderChanged] == 0
+    assert any(trade.entry_at == trade.exit_at for trade in result.trades)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
