@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar, copy_context
+from heapq import heappush
+from itertools import count
 from typing import Any, TypeVar, TypeVarTuple
 
 Value = TypeVar("Value")
@@ -72,6 +74,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._finished: list[tuple[_Job, Future[Any]]] = []
         self._own_executor = ThreadPoolExecutor(4, thread_name_prefix="simulation")
         self._graveyard: list[Life] = []
+        self._numbers = count()
         super().__init__(_Selector(self))
         self.set_task_factory(_new_task)
 
@@ -128,8 +131,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: *Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As ever, but not for the dead."""
-        return self._unless_dead(super().call_at(when, callback, *args, context=context))
+        """As ever, but not for the dead, and of timers of one moment the older first."""
+        timer = _Timer(when, callback, args, self, context)
+        timer.number = next(self._numbers)
+        timer._scheduled = True
+        heappush(self._scheduled, timer)
+        return self._unless_dead(timer)
 
     def _unless_dead(self, handle: AnyHandle) -> AnyHandle:
         life = _life_of(handle)
@@ -248,6 +255,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             busy = sum(running.executor is job.executor for running in self._running)
             if busy < job.executor._max_workers:
                 yield lambda job=job: self._begin(job)  # type: ignore[misc]
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer with a number: without it, which of two comes first depends on all others that there are."""
+
+    __slots__ = ("number",)
+    number: int
+    _scheduled: bool
+
+    def __lt__(self, other: Any) -> bool:
+        return (self._when, self.number) < (other._when, other.number)  # type: ignore[attr-defined]
 
 
 class _Selector(selectors.DefaultSelector):
