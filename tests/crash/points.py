@@ -17,7 +17,7 @@ EVENT_TYPES = re.compile(
     r"'(created|submitted|accepted|partial_fill|fill|replace_requested|replaced|replace_refused|canceled|expired|"
     r"rejected|submit_failed|forced)'"
 )
-LEASE, HEARTBEAT = "engine_lease", "heartbeat_at"
+LEASE, HEARTBEAT = "engine_lease", "heartbeat_at,meters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
