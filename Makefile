@@ -63,9 +63,8 @@ crash-points: dev  ## kill the engine at every commit and broker call of all scr
 bench: base  ## measure how fast backtests are here, as JSON
 	@.venv/bin/python benchmarks/backtest.py $(ARGS)
 
-bench-engine: base  ## measure the engine under load, as JSON: the whole market each minute, and from a bar to its orders
-	@.venv/bin/python benchmarks/whole_market.py
-	@.venv/bin/python benchmarks/bar_to_order.py
+bench-engine: base  ## measure the engine under load, as JSON: bar to order, pages, lost streams, memory, the whole market
+	@.venv/bin/python benchmarks/engine.py $(ARGS)
 
 bench-peers: base  ## install what `make bench` compares with, each in an environment of its own (needs the network)
 	@for peer in $(PEERS); do \

@@ -1,6 +1,6 @@
 """From the last bar of a minute leaving the market to the orders arriving there: five symbols, real sockets, SQLite.
 
-    .venv/bin/python benchmarks/bar_to_order.py [--orders 60]
+    .venv/bin/python benchmarks/bar_to_order.py [--orders 50]
 
 All five symbols give a signal in the same minute, again and again. The built-in market, in a process of its own, plays
 a minute in a second; it notes when a minute's frame is about to be sent and when each order request comes in. Meanwhile
@@ -43,14 +43,14 @@ SETTINGS = {
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=60, help="default: %(default)s")
+    parser.add_argument("--orders", type=int, default=50, help="default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(Path(folder), options.orders), indent=2))
     return 0
 
 
-def measure(folder: Path, orders: int = 60) -> dict[str, Any]:
+def measure(folder: Path, orders: int = 50) -> dict[str, Any]:
     """Waits for so many orders."""
     waits: list[float] = []
     with running(folder, partial(play, Signals(), SPEED), settings=SETTINGS) as (engine, market):

@@ -1,6 +1,6 @@
 """Fifty dashboards, ten of which never read: what they cost the engine, and what the others get.
 
-    .venv/bin/python benchmarks/many_pages.py [--orders 30]
+    .venv/bin/python benchmarks/many_pages.py [--orders 20]
 
 First without pages, then with them, five symbols give signals again and again, as in `bar_to_order.py`. The ten open
 their WebSocket and read nothing, not even pings; one that the server has dropped is replaced. Prints one JSON object:
@@ -48,7 +48,7 @@ print(f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_N
 def main() -> int:
     """Measures and prints; exit status 1 when a reader missed anything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=30, help="each without and with pages; default: %(default)s")
+    parser.add_argument("--orders", type=int, default=20, help="each without and with pages; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), options.orders)
@@ -56,7 +56,7 @@ def main() -> int:
     return 1 if measured["missing_messages"] or not measured["all_ended_alike"] else 0
 
 
-def measure(folder: Path, orders: int = 30) -> dict[str, Any]:
+def measure(folder: Path, orders: int = 20) -> dict[str, Any]:
     """Waits for so many orders without pages, and for as many with them."""
     market = partial(play, Signals(), SPEED)
     with running(folder, market, settings=SETTINGS | {"LOG_LEVEL": "INFO"}, arguments=()) as (engine, told):

@@ -18,7 +18,7 @@ from trading.simulator.market import Market
 from trading.simulator.streams import Connection as Client
 
 KEYS = ("the-key", "the-secret")
-DAY, DAY_BEFORE = date(2024, 3, 5), date(2024, 3, 4)
+DAY, DAY_BEFORE = date(2024, 7, 5), date(2024, 7, 3)  # a half day, long enough for an average of 200 minutes
 
 
 class MadeBars(ABC):

@@ -1,12 +1,13 @@
 """The whole market delivered each minute over the data stream: how soon the engine has decided on the last bar.
 
-    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 3]
+    .venv/bin/python benchmarks/whole_market.py [--symbols 11000] [--minutes 2]
 
 The built-in market, in a process of its own and at real speed, sends one bar of every symbol a minute, about one in
 fifty of them a strong candle. The engine (`manage.py runengine`) watches them all, on one-minute candles, so that every
-bar completes one. Its bar store holds the day before, fetched whole: that warms up the 200-candle averages.
-Prints one JSON object. Seconds count from the minute's first frame leaving the market until the engine has decided on
-the last of its bars and written down what came of it; a bar is lost if the engine's own record of the minute lacks it.
+bar completes one. Its bar store holds the day before, a half day that was fetched whole: it warms up the averages of
+200 candles. Prints one JSON object. Seconds count from the minute's first frame leaving the market until the engine has
+decided on the last of its bars and written down what came of it; a bar is lost if the engine's own record of the minute
+lacks it.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> int:
     """Measures and prints; exit status 1 when a bar was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--symbols", type=int, default=11_000, help="default: %(default)s")
-    parser.add_argument("--minutes", type=int, default=3, help="whole minutes to measure; default: %(default)s")
+    parser.add_argument("--minutes", type=int, default=2, help="whole minutes to measure; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), options.symbols, options.minutes)
@@ -54,7 +55,7 @@ def main() -> int:
     return 1 if measured["bars_lost"] else 0
 
 
-def measure(folder: Path, count: int = 11_000, minutes: int = 3) -> dict[str, Any]:
+def measure(folder: Path, count: int = 11_000, minutes: int = 2) -> dict[str, Any]:
     """Starts both, waits for so many whole minutes, and compares what was sent with what was recorded."""
     names = ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=4), count)]
     bars = EverySymbol(names)

@@ -83,9 +83,12 @@ class DashboardConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channe
         if isinstance(message, dict) and message.get("type") == "snapshot" and not self._awaits_snapshot:
             await self._ask_for_snapshot()
 
-    async def dashboard_message(self, event: dict[str, str]) -> None:
-        """A message of the engine: to everybody, or its snapshot to this page."""
-        text = event["text"]
+    async def dashboard_messages(self, event: dict[str, list[str]]) -> None:
+        """What the engine says: to everybody, or its snapshot to this page."""
+        for text in event["texts"]:
+            await self._take(text)
+
+    async def _take(self, text: str) -> None:
         message = json.loads(text)
         self._engine_spoke_at = asyncio.get_running_loop().time()
         if message["type"] == "snapshot":

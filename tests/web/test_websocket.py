@@ -98,7 +98,7 @@ async def broadcast(number: int, *, run_id: int = RUN_ID) -> None:
     """One numbered message of the engine to all pages."""
     at = datetime.now(UTC).isoformat()
     text = json.dumps({"version": 1, "timestamp": at, "type": "activity", "run_id": run_id, "seq": number, "data": {}})
-    await get_channel_layer().group_send(GROUP, {"type": "dashboard.message", "text": text})
+    await get_channel_layer().group_send(GROUP, {"type": "dashboard.messages", "texts": [text]})
 
 
 async def taken() -> None:
@@ -355,7 +355,7 @@ async def test_a_new_engine_is_seen_as_such_though_its_market_and_its_numbers_be
             "seq": 1,
             "data": {},
         }
-        await get_channel_layer().group_send(GROUP, {"type": "dashboard.message", "text": json.dumps(text)})
+        await get_channel_layer().group_send(GROUP, {"type": "dashboard.messages", "texts": [json.dumps(text)]})
         assert (await next_message(page))["type"] == "snapshot"
 
 

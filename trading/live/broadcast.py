@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -34,6 +36,7 @@ HEARTBEAT_SECONDS = 15.0
 RECENT_ACTIVITIES = 50
 MOST_SYMBOLS_SHOWN = 50
 LAST_WORDS_SECONDS = 2.0
+LONGEST_WAY_GIVEN_SECONDS = 0.5
 LAYER_ERRORS = (ChannelFull, OSError, RedisError)  # how the channel layer says that it takes nothing now
 
 
@@ -64,6 +67,8 @@ class Broadcaster:
         self._changed_candles: set[tuple[str, int]] = set()
         self._shown: Collection[str] = ()
         self._sent: dict[str, Any] = {}
+        self._outgoing: list[str] = []
+        self._idle: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
         self._connection: dict[str, Any] = {
             "status": "disconnected",
             "bar_stream": False,
@@ -79,6 +84,10 @@ class Broadcaster:
     def show_cover(self, cover: CoverMeter) -> None:
         """From now on positions are shown with the time and the dollars that were without a stop."""
         self._cover = cover
+
+    def give_way_until(self, idle: Callable[[], Awaitable[object]]) -> None:
+        """From now on nothing is sent before `idle` returns, for half a second at most."""
+        self._idle = idle
 
     def attach(
         self,
@@ -217,31 +226,36 @@ class Broadcaster:
                     await self._wake.wait()
             except TimeoutError:
                 next_heartbeat = loop.time() + HEARTBEAT_SECONDS
-                await self._send("heartbeat", {"server_time": timestamp(datetime.now(UTC))})
+                self._say("heartbeat", {"server_time": timestamp(datetime.now(UTC))})
+                await self._send()
                 continue
             self._wake.clear()
+            await self._give_way()
             await self.flush()
             await asyncio.sleep(1 / UPDATES_PER_SECOND)
 
     async def flush(self) -> None:
         """Sends what changed since the last time."""
         while self._pending_activities:
-            await self._send("activity", self._pending_activities.popleft())
+            self._say("activity", self._pending_activities.popleft())
+        if self._trader is not None:
+            self._say_what_changed()
+        await self._send()
         while self._unseen_fills:
             correlation_id, since = self._unseen_fills.popleft()
             log.info("fill.shown", correlation_id=correlation_id, after_ms=round((monotonic() - since) * 1000, 3))
-        if self._trader is None:
-            return
+
+    def _say_what_changed(self) -> None:
         if self._is_dirty:
             self._is_dirty = False
             self._choose_shown()
-            await self._send_if_new("position_update", self.positions())
-            await self._send_if_new("pnl_update", self.pnl())
+            self._say_if_new("position_update", self.positions())
+            self._say_if_new("pnl_update", self.pnl())
             for state in self.strategies():
-                await self._send_if_new("strategy_state", state, key=f"{state['name']}|{state['symbol']}")
-            await self._send_if_new("connection_status", self.connection())
+                self._say_if_new("strategy_state", state, key=f"{state['name']}|{state['symbol']}")
+            self._say_if_new("connection_status", self.connection())
         for key in sorted(self._changed_candles):
-            await self._send("candle", self._candles[key])
+            self._say("candle", self._candles[key])
         self._changed_candles.clear()
 
     async def say_goodbye(self) -> None:
@@ -258,18 +272,31 @@ class Broadcaster:
             request = await self._layer.receive(ENGINE_CHANNEL)
             if request.get("type") == "snapshot.request":
                 await self._layer.send(
-                    request["reply"], {"type": "dashboard.message", "text": self._envelope("snapshot", self.snapshot())}
+                    request["reply"],
+                    {"type": "dashboard.messages", "texts": [self._envelope("snapshot", self.snapshot())]},
                 )
 
-    async def _send_if_new(self, kind: str, data: Any, *, key: str = "") -> None:
+    def _say_if_new(self, kind: str, data: Any, *, key: str = "") -> None:
         topic = f"{kind}|{key}"
         if self._sent.get(topic) != data:
             self._sent[topic] = data
-            await self._send(kind, data)
+            self._say(kind, data)
 
-    async def _send(self, kind: str, data: Any) -> None:
+    def _say(self, kind: str, data: Any) -> None:
         self._seq += 1
-        await self._layer.group_send(GROUP, {"type": "dashboard.message", "text": self._envelope(kind, data)})
+        self._outgoing.append(self._envelope(kind, data))
+
+    async def _send(self) -> None:
+        """All that was said goes to the pages as one message of the channel layer, which is work for each page."""
+        texts, self._outgoing = self._outgoing, []
+        if texts:
+            await self._layer.group_send(GROUP, {"type": "dashboard.messages", "texts": texts})
+
+    async def _give_way(self) -> None:
+        """What the engine is at comes first: many pages would take it the processor."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAY_GIVEN_SECONDS):
+                await self._idle()
 
     def _envelope(self, kind: str, data: Any) -> str:
         message = {

@@ -63,6 +63,7 @@ from trading.messages import (
     RefreshAccount,
     ReplaceStop,
     RequestHistory,
+    SessionStarted,
     ShuttingDown,
     SubmitOrder,
     SymbolBlocked,
@@ -178,6 +179,7 @@ class Engine:
         self._progress = asyncio.Event()
         self.cover = CoverMeter(times_fills=times_fills)
         broadcaster.show_cover(self.cover)
+        broadcaster.give_way_until(self.landed)
         self._alarmed: set[tuple[str, int]] = set()  # stretches without cover that were told of
         self._history: dict[str, list[Fact]] = {}
         self._put_aside: list[_Item] = []  # reports that only the ledger can explain, while it cannot be read
@@ -232,6 +234,7 @@ class Engine:
             while len(items) < MOST_TAKEN_TOGETHER and not self._inbox.empty():
                 items.append(self._inbox.get_nowait())
             self._busy = True
+            self._idle.clear()
             for is_event, some in groupby(items, key=lambda item: item.event is not None):
                 for together in [list(some)] if is_event else ([item] for item in some):
                     await self._take(together)
@@ -388,6 +391,10 @@ class Engine:
                 self.broadcaster.candle_closed(record)
             elif isinstance(record, ActivityRecorded | Noted):
                 _log_record(record)
+        if isinstance(event, SessionStarted):  # the Trader has forgotten the orders of earlier days
+            self._history = {
+                local_id: facts for local_id, facts in self._history.items() if local_id in self.trader.orders
+            }
         if isinstance(event, BarDelivered):
             self.recorder.add_bar(event.bar, delivered_at=event.now, received_real_at=datetime.now(UTC))
             self.broadcaster.bar(event.bar)
