@@ -48,8 +48,8 @@ NINJA_FILES = Path(find_spec("ninja").origin).parent  # type: ignore[union-attr,
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "algotrader.headers.SecurityHeaders",
-    "algotrader.correlation.RequestId",
+    "algotrader.middleware.SecurityHeaders",
+    "algotrader.middleware.RequestId",
     "algotrader.static.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -3,7 +3,7 @@
 Every function is one transaction; `real_at` is the wall clock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from backtests import models
 from backtests.metrics import Metrics
@@ -145,19 +145,13 @@ def create(request: BacktestRequest, *, created_by: str = "", sweep_id: str | No
 @transaction.atomic
 def begin(run_id: int, *, real_at: datetime) -> bool:
     """Marks a run as running, anew if its worker is dead; False if it is over or another worker has it."""
-    is_free = Q(status="queued") | Q(status="running", lease_until=None) | Q(status="running", lease_until__lt=real_at)
-    rows = models.BacktestRun.objects.filter(is_free, id=run_id)
-    changed = rows.update(
-        status="running", progress=0, started_at=real_at, lease_until=real_at + LEASE, attempts=F("attempts") + 1
-    )
-    return changed == 1
+    return take(models.BacktestRun.objects.filter(id=run_id), real_at=real_at, started_at=real_at)
 
 
 @transaction.atomic
 def renew(run_id: int, *, real_at: datetime) -> bool:
     """Says that the run's worker lives; False if the run is over."""
-    rows = models.BacktestRun.objects.filter(id=run_id, status="running")
-    return rows.update(lease_until=real_at + LEASE) == 1
+    return hold(models.BacktestRun.objects.filter(id=run_id), real_at=real_at)
 
 
 @transaction.atomic
@@ -166,11 +160,34 @@ def left_behind(*, real_at: datetime) -> list[int]:
 
     One that ended MOST_ATTEMPTS workers fails.
     """
+    return not_held(models.BacktestRun.objects.all(), fail, real_at=real_at)
+
+
+# --- leases, of runs and of walk-forwards -----------------------------------------------------------------------------
+
+
+def take(rows: QuerySet[Any], *, real_at: datetime, **also: Any) -> bool:
+    """Marks the one row as running, with what else changes; False if it is over or another worker has it."""
+    is_free = Q(status="queued") | Q(status="running", lease_until=None) | Q(status="running", lease_until__lt=real_at)
+    running = {"status": "running", "progress": 0, "lease_until": real_at + LEASE, "attempts": F("attempts") + 1}
+    return rows.filter(is_free).update(**running, **also) == 1
+
+
+def hold(rows: QuerySet[Any], *, real_at: datetime) -> bool:
+    """Says that the worker of the one row lives; False if the row is over."""
+    return rows.filter(status="running").update(lease_until=real_at + LEASE) == 1
+
+
+def not_held(rows: QuerySet[Any], fail: Callable[..., None], *, real_at: datetime) -> list[int]:
+    """Ids of the rows that a worker should take; those that ended MOST_ATTEMPTS workers `fail` instead."""
     is_left = Q(status="running", lease_until__lt=real_at) | Q(status="queued", created_at__lt=real_at - LEASE)
-    rows = models.BacktestRun.objects.filter(is_left)
-    for run_id in rows.filter(attempts__gte=MOST_ATTEMPTS).values_list("id", flat=True):
-        fail(run_id, f"{MOST_ATTEMPTS} workers ended while they ran it", real_at=real_at)
-    return list(rows.order_by("id").values_list("id", flat=True))
+    left = rows.filter(is_left)
+    for row_id in left.filter(attempts__gte=MOST_ATTEMPTS).values_list("id", flat=True):
+        fail(row_id, f"{MOST_ATTEMPTS} workers ended while they ran it", real_at=real_at)
+    return list(left.order_by("id").values_list("id", flat=True))
+
+
+# --- progress and outcome ---------------------------------------------------------------------------------------------
 
 
 @transaction.atomic

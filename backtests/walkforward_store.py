@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
 
-from backtests import models
-from backtests.store import LEASE, MOST_ATTEMPTS, UNFINISHED, request_of
+from backtests import models, store
+from backtests.store import UNFINISHED, request_of
 from backtests.sweep import Sweep
 
 
@@ -82,16 +81,13 @@ def create(
 @transaction.atomic
 def begin(walk_id: int, *, real_at: datetime) -> bool:
     """Marks it as running, anew if its worker is dead; False if it is over or another worker has it."""
-    is_free = Q(status="queued") | Q(status="running", lease_until__lt=real_at)
-    rows = models.BacktestWalkForward.objects.filter(is_free, id=walk_id)
-    return rows.update(status="running", progress=0, lease_until=real_at + LEASE, attempts=F("attempts") + 1) == 1
+    return store.take(models.BacktestWalkForward.objects.filter(id=walk_id), real_at=real_at)
 
 
 @transaction.atomic
 def renew(walk_id: int, *, real_at: datetime) -> bool:
     """Says that its worker lives; False if it is over."""
-    rows = models.BacktestWalkForward.objects.filter(id=walk_id, status="running")
-    return rows.update(lease_until=real_at + LEASE) == 1
+    return store.hold(models.BacktestWalkForward.objects.filter(id=walk_id), real_at=real_at)
 
 
 @transaction.atomic
@@ -117,11 +113,7 @@ def fail(walk_id: int, error: str, *, real_at: datetime) -> None:
 @transaction.atomic
 def left_behind(*, real_at: datetime) -> list[int]:
     """Those that a worker should take, as with runs; one that ended MOST_ATTEMPTS workers fails."""
-    is_left = Q(status="running", lease_until__lt=real_at) | Q(status="queued", created_at__lt=real_at - LEASE)
-    rows = models.BacktestWalkForward.objects.filter(is_left)
-    for walk_id in rows.filter(attempts__gte=MOST_ATTEMPTS).values_list("id", flat=True):
-        fail(walk_id, f"{MOST_ATTEMPTS} workers ended while they ran it", real_at=real_at)
-    return list(rows.order_by("id").values_list("id", flat=True))
+    return store.not_held(models.BacktestWalkForward.objects.all(), fail, real_at=real_at)
 
 
 @transaction.atomic

@@ -12,8 +12,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 
-from algotrader.headers import HEADERS
 from algotrader.log import MaskingReporter
+from algotrader.middleware import HEADERS
 from risk import tokens
 from risk.roles import Role
 

@@ -23,16 +23,9 @@ def not_tradable(symbols: Sequence[str]) -> Sequence[str]:
 
 async def _ask(symbols: Sequence[str]) -> Sequence[str]:
     from trading.broker import BrokerError  # here, since every command loads this module's app
-    from trading.live.alpaca import AlpacaBroker
+    from trading.live.place import alpaca_broker
 
-    config = settings.ALGO
-    broker = AlpacaBroker(
-        config["broker.api_key"],
-        config["broker.secret_key"],
-        paper=config["broker.paper"],
-        trading_url=config["broker.trading_url"],
-        trading_stream_url=config["broker.trading_stream_url"],
-    )
+    broker = alpaca_broker(settings.ALGO)
     try:
         async with asyncio.timeout(LONGEST_WAIT_SECONDS):
             await broker.connect()

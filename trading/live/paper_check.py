@@ -14,7 +14,7 @@ from orders.lifecycle import OrderType
 from risk.config import Config, is_loopback
 from trading.broker import BrokerError, NotAuthorized, OrderRequest, StreamState
 from trading.live.alpaca import AlpacaBroker, AlpacaData
-from trading.live.place import alpaca_data
+from trading.live.place import alpaca_broker, alpaca_data
 from trading.market import round_down
 
 LONGEST_CHECK_SECONDS = 20.0
@@ -155,13 +155,7 @@ def _require_paper(config: Config) -> None:
 @asynccontextmanager
 async def _broker(config: Config) -> AsyncIterator[AlpacaBroker]:
     _require_paper(config)
-    broker = AlpacaBroker(
-        config["broker.api_key"],
-        config["broker.secret_key"],
-        paper=config["broker.paper"],
-        trading_url=config["broker.trading_url"],
-        trading_stream_url=config["broker.trading_stream_url"],
-    )
+    broker = alpaca_broker(config)
     try:
         await broker.connect()
         yield broker

@@ -61,15 +61,9 @@ async def open_place(config: Config, options: "Options", cleanup: AsyncExitStack
     """The place the configuration names. Raises UserError when it cannot be opened."""
     if config["broker.provider"] == "simulator":
         return await _built_in(config, options, cleanup)
-    keys = config["broker.api_key"], config["broker.secret_key"]
     clock = await asyncio.to_thread(clock_of, config["broker.trading_url"])
     return Place(
-        broker=AlpacaBroker(
-            *keys,
-            paper=config["broker.paper"],
-            trading_url=config["broker.trading_url"],
-            trading_stream_url=config["broker.trading_stream_url"],
-        ),
+        broker=alpaca_broker(config),
         data=alpaca_data(config),
         clock=clock,
         limiter=RateLimiter(),
@@ -89,6 +83,17 @@ def _bar_store() -> "BarStore | None":
     from trading.live.barstore import BarStore
 
     return BarStore(folder)
+
+
+def alpaca_broker(config: Config) -> AlpacaBroker:
+    """The account that keys, mode and URLs of the configuration name."""
+    return AlpacaBroker(
+        config["broker.api_key"],
+        config["broker.secret_key"],
+        paper=config["broker.paper"],
+        trading_url=config["broker.trading_url"],
+        trading_stream_url=config["broker.trading_stream_url"],
+    )
 
 
 def alpaca_data(config: Config) -> AlpacaData:
