@@ -69,24 +69,32 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="algotrader-crash-"))
     try:
         _in_child(lambda: _migrate(folder / engine.LEDGER))
-        failures = 0
+        started, outcomes = time.monotonic(), list[Outcome]()
         for name in options.day or DAYS:
-            failures += _day(DAYS[name], folder, options)
+            outcomes += _day(DAYS[name], folder, options)
+        failures = sum(bool(outcome.problems) for outcome in outcomes)
+        if not options.list and len(options.day or DAYS) > 1:
+            kills = sum(outcome.kills for outcome in outcomes)
+            _say(
+                f"all days: {len(outcomes) - failures} of {len(outcomes)} passed, {kills} kills, "
+                f"{time.monotonic() - started:.0f} s"
+            )
         return 1 if failures else 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _day(day: Day, folder: Path, options: argparse.Namespace) -> int:
+def _day(day: Day, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+    """What came of each kill; of the day itself if that fails, and nothing if points are only listed."""
     started = time.monotonic()
     whole = run_day(day, folder, None)
     if whole.problems:
         _say(f"{day.name}: the day itself fails: {'; '.join(whole.problems)}\n{whole.output}")
-        return 1
+        return [whole]
     if options.list:
         for number, point in enumerate(whole.come_by):
             _say(f"{day.name} {number}: {point}")
-        return 0
+        return []
     words = [options.point] if options.point else [str(number) for number in range(len(whole.come_by))]
     numbers = [int(each) if each.isdecimal() else list(map(str, whole.come_by)).index(each) for each in words]
     chosen = [whole.come_by[number] for number in numbers]
@@ -98,32 +106,31 @@ def _day(day: Day, folder: Path, options: argparse.Namespace) -> int:
             for number in numbers
             for again_at in range(1 + number % options.double, RECOVERY_POINTS + 1, options.double)
         ]
-    passed = twice = 0
-    seconds: list[float] = []
+    outcomes: list[Outcome] = []
     with get_context("fork").Pool(options.jobs) as pool:
         for outcome in pool.imap_unordered(_killed, tasks):
-            passed += not outcome.problems
-            twice += outcome.kills == 2
-            seconds.append(outcome.seconds)
+            outcomes.append(outcome)
             if outcome.problems:
                 number = whole.come_by.index(outcome.fatal) if outcome.fatal else 0
                 again = f", and the next engine at its point {outcome.again_at}" if outcome.again_at else ""
                 _say(f"{day.name} {number}: killed {outcome.fatal}{again}: {'; '.join(outcome.problems)}")
                 if options.output:
                     _say(outcome.output)
+    passed = sum(not outcome.problems for outcome in outcomes)
     if options.double:
+        twice = sum(outcome.kills == 2 for outcome in outcomes)
         _say(
             f"{day.name}: {passed} of {len(tasks)} double kills passed ({twice} of the next engines were killed "
             f"too, {len(tasks) - twice} were done before), {time.monotonic() - started:.0f} s"
         )
-        return len(tasks) - passed
+        return outcomes
     commits = sum(point.what.startswith("commit") for point in chosen)
     _say(
         f"{day.name}: {passed} of {len(chosen)} crash points passed ({commits} at commits, {len(chosen) - commits} at "
         f"broker calls; {whole.events} events, {whole.trades} trades a day), {time.monotonic() - started:.0f} s, "
-        f"{sum(seconds) / len(seconds):.1f} s a point"
+        f"{sum(outcome.seconds for outcome in outcomes) / len(outcomes):.1f} s a point"
     )
-    return len(chosen) - passed
+    return outcomes
 
 
 def _killed(task: tuple[str, str, Point, int]) -> Outcome:
