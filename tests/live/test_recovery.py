@@ -270,7 +270,7 @@ async def test_another_price_of_a_sale_is_a_trade_of_the_difference(stage: Stage
         assert held(engine) == 0
 
 
-async def test_a_revision_of_an_execution_that_nobody_knows_changes_nothing_that_the_broker_does_not_show(
+async def test_a_revision_of_an_execution_that_nobody_knows_is_an_alarm_and_the_broker_decides_what_is_held(
     stage: Stage,
 ) -> None:
     async with stage.engine() as engine:
@@ -281,6 +281,7 @@ async def test_a_revision_of_an_execution_that_nobody_knows_changes_nothing_that
         takes_back(stage, entry.broker_id, "another one")
         await until(lambda: engine.recovery.compared_at > compared)
         assert books(engine) == (12, before)
+        assert "an execution that the ledger does not know" in engine.trader.block_of("AAPL")
 
 
 # --- positions --------------------------------------------------------------------------------------------------------

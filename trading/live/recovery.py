@@ -243,7 +243,7 @@ class Recovery:
             async with self._comparing:
                 found = await engine.writer.read(order_store.find_execution, account_id, ids)
                 if found is None:
-                    log.error("execution.revision_unknown", event_name=update.event, symbol=update.order.symbol)
+                    await self._cannot_revise(update)
                 elif update.event == BUST and found[1].execution_id not in self._undone:
                     self._busted[found[1].execution_id] = found
                 elif update.event == CORRECTION and update.execution_price and update.execution_id:
@@ -251,6 +251,14 @@ class Recovery:
         except LedgerUnavailable as error:
             log.error("execution.revision_unread", event_name=update.event, reason=str(error))
         self.ask()
+
+    async def _cannot_revise(self, update: TradeUpdate) -> None:
+        """Nobody knows what the money should be now, if the order was ours: somebody has to look at the statement."""
+        if is_our_pattern(update.order.client_order_id):
+            words = f"the exchange changed an execution that the ledger does not know ({update.event})"
+            await self._engine.block_symbol(update.order.symbol, words, cause=QUANTITY, is_alarm=True)
+        else:
+            log.info("revision.foreign", event_name=update.event, symbol=update.order.symbol)
 
     async def _correct(self, order: Order, fill: Filled, *, price: Decimal, correction: str) -> None:
         engine = self._engine
