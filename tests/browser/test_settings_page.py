@@ -1,5 +1,6 @@
 """The settings page in a browser, beside an engine that follows it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,36 @@ def test_a_changed_limit_is_in_force_on_the_dashboard_at_once(program: Server, p
     page.get_by_role("link", name="Dashboard").click()
     expect(page.locator("[data-gauge=positions]")).to_contain_text("of 4")
     expect(page.locator("#activity")).to_contain_text("Settings changed")
+
+
+def test_a_strategy_that_is_switched_off_enters_no_more_until_it_is_switched_on_again(
+    program: Server, page: Page
+) -> None:
+    def switch(value: str) -> None:
+        page.goto(f"{program.url}/{SETTINGS}")
+        page.get_by_label("velez.enabled").select_option(value)
+        page.get_by_role("button", name="Save").click()
+        if value == "true":
+            page.get_by_role("button", name="Yes, change it").click()
+        expect(page.locator(".messagelist")).to_contain_text("Changed: velez.enabled.")
+        page.goto(program.url)
+
+    cards = page.locator("#strategies > li")
+    switch("false")
+    for card in cards.all():
+        expect(card).to_contain_text(re.compile("Switched off in the settings|Manages its position"))
+    expect(cards.first).to_contain_text("off")
+    last_bar = page.locator("#last-bar time")
+    before, signals = last_bar.inner_text(), page.locator("#activity li[data-type=signal]").count()
+    expect(last_bar).not_to_have_text(before)
+    page.wait_for_timeout(10_000)  # five minutes of the market, each of which is an evaluation or half of one
+    assert page.locator("#activity li[data-type=signal]").count() == signals
+    expect(page.locator("#strategies")).not_to_contain_text("Not now")
+    switch("true")
+    expect(page.locator("#strategies")).to_contain_text(
+        re.compile("Not now|All conditions met|Its entry waits"), timeout=20_000
+    )
+    expect(page.locator("#strategies")).not_to_contain_text("Switched off in the settings")
 
 
 def test_a_loosened_limit_asks_first_and_a_bad_one_is_refused_at_its_field(program: Server, page: Page) -> None:
