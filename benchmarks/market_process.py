@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from trading.live import calendar
 from trading.market import MINUTE, Bar, Session
+from trading.simulator.book import Update
 from trading.simulator.faults import NO_FAULTS, Fault, On, Schedule
 from trading.simulator.market import Market
 from trading.simulator.streams import Connection as Client
@@ -53,7 +54,8 @@ class TimedMarket(Market):
     """Tells of each minute that was sent, and of each order request that arrived, by the wall clock in seconds.
 
     `("minute", start, first frame, last frame)`, each just before it was packed and sent, `("order", seconds since the
-    latest frame)`, and `("fault", occasion, when)` for each fault that struck.
+    latest frame)`, `("fill", symbol, when)` just before a fill is sent, and `("fault", occasion, when)` for each fault
+    that struck.
     """
 
     def __init__(self, told: Connection, **options: Any) -> None:
@@ -63,6 +65,8 @@ class TimedMarket(Market):
         super().__init__(**options)
         self._send = self._data._send
         self._data._send = self._send_timed  # type: ignore[method-assign]
+        self._send_update = self._updates.send
+        self._updates.send = self._note_fill  # type: ignore[method-assign]
         self._strike = self.faults.strike
         self.faults.strike = self._note_strike  # type: ignore[method-assign]
 
@@ -71,6 +75,11 @@ class TimedMarket(Market):
         if fault is not None:
             self._told.send(("fault", on, time.time()))
         return fault
+
+    async def _note_fill(self, update: Update) -> None:
+        if update.event in ("fill", "partial_fill"):
+            self._told.send(("fill", update.order["symbol"], time.time()))
+        await self._send_update(update)
 
     def _application(self) -> web.Application:
         application = super()._application()

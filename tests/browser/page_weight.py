@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.desk_soak import soak
 from tests.browser.every_page import PAGES, chromium_path, environment_is_plain, installation, let_it_trade
+from tests.browser.fill_to_page import fill_to_page
 from tests.browser.servers import DESKTOP, Server, sign_in
 
 PAINT = """() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"""
@@ -22,7 +23,7 @@ BYTES = """() => [...performance.getEntriesByType('navigation'), ...performance.
 
 
 def main() -> None:
-    """Prints one line of JSON a page, and one for the dashboard that is kept open."""
+    """Prints one line of JSON a page, one for fills on their way to it, and one for the dashboard that is kept open."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="the best of so many paints counts")
     parser.add_argument("--minutes", type=float, default=10, help="the dashboard is kept open for so long; 0: not")
@@ -39,6 +40,7 @@ def main() -> None:
             for name, path in PAGES.items():
                 figures = measured(browser, program, path, login, options.runs)
                 sys.stdout.write(json.dumps({"page": name, **figures}) + "\n")
+        sys.stdout.write(json.dumps(fill_to_page(browser)) + "\n")
         if options.minutes:
             sys.stdout.write(json.dumps(soak(browser, options.minutes)) + "\n")
         browser.close()
