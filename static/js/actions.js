@@ -10,6 +10,7 @@ const part = (id) => document.getElementById(id);
 const flatten = part("flatten");
 const mayTrade = flatten !== null;
 const busy = new Set();
+const PAINTED_MS = 300;
 
 export function showActions({ positions, connection, isStale }) {
   if (!mayTrade) return;
@@ -35,6 +36,11 @@ export function connectActions() {
     if (!position) return;
     if (button.dataset.field === "close") askToClose(position);
     else askToMove(position);
+  });
+  part("move-price").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return; // which else presses the first button, that leaves the stop where it is
+    event.preventDefault();
+    event.target.form.requestSubmit(event.target.form.querySelector("[value=do]"));
   });
   flatten.addEventListener("click", async () => {
     const list = state.positions.map((one) => `${shares(Math.abs(one.qty))} ${one.symbol}`).join(", ");
@@ -79,10 +85,19 @@ function confirmed(id, texts) {
 }
 
 async function carryOut(symbol, url, body, done) {
+  const opener = document.activeElement; // the dialog has given the focus back to it
   busy.add(symbol);
   changed();
   const { ok, message } = await ask(url, body);
   toast(ok ? done : message, ok ? "up" : "down");
   busy.delete(symbol);
   changed();
+  setTimeout(() => keepFocus(opener), PAINTED_MS);
+}
+
+/** A button that is disabled or goes with its row loses the focus; whoever has only keys need not begin at the top. */
+function keepFocus(opener) {
+  if (document.activeElement !== document.body) return;
+  const place = opener.isConnected && !opener.disabled && !opener.hidden ? opener : part("positions-title");
+  place.focus();
 }

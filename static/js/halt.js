@@ -6,6 +6,7 @@ import { toast } from "./toast.js";
 const buttons = { halt: document.getElementById("halt"), resume: document.getElementById("resume") };
 const DONE = { halt: "Trading is being halted.", resume: "Trading is being resumed." };
 let busy = false;
+let successor = null; // the button that takes the place, and the focus, of the one that was pressed
 
 export function showHalt({ connection, isStale }) {
   const running = connection && !connection.engine && !isStale;
@@ -13,6 +14,10 @@ export function showHalt({ connection, isStale }) {
     if (!button) continue; // this user may look but not act
     button.hidden = !running || (action === "resume") !== Boolean(connection?.halted);
     button.disabled = busy;
+  }
+  if (successor && !successor.hidden && !successor.disabled) {
+    if (document.activeElement === document.body) successor.focus();
+    successor = null;
   }
 }
 
@@ -28,6 +33,7 @@ export function connectHalt(changed) {
       changed();
       const { ok, message } = await call(`/api/${action}`);
       toast(ok ? DONE[action] : message, ok ? "up" : "down");
+      successor = buttons[ok === (action === "halt") ? "resume" : "halt"];
       busy = false;
       changed();
     });

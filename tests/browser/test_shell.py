@@ -79,6 +79,15 @@ def test_letters_typed_into_a_field_are_no_shortcuts(page: Page) -> None:
     assert page.locator("dialog[open]").count() == 0
 
 
+def test_who_wants_no_motion_gets_none(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    lasting = """all => all.filter((each) => {
+        const style = getComputedStyle(each);
+        return Math.max(parseFloat(style.transitionDuration), parseFloat(style.animationDuration)) > 0.01;
+    }).length"""
+    assert page.locator("body *").evaluate_all(lasting) == 0
+
+
 def test_light_is_remembered_by_the_server(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.get_by_role("button", name="Switch between dark and light").click()
