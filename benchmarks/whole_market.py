@@ -121,6 +121,9 @@ class EverySymbol(MadeBars):
         self.symbols = tuple(names)
         self._numbers = {name: number for number, name in enumerate(names)}
 
+    def knows(self, symbol: str) -> bool:
+        return symbol in self._numbers
+
     def session_bars(self, symbol: str, session: Session) -> Sequence[Bar]:
         return self.columns(symbol, session).bars()
 

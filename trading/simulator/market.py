@@ -74,7 +74,7 @@ class Market:
         self.history = History(bars)
         self.exchange = exchange or Exchange()
         self.ended = asyncio.Event()
-        self.symbols: list[str] = []
+        self.symbols: dict[str, None] = {}  # in the order in which their bars are sent
         self.speed = speed
         self._pace = Pace(speed)
         self._lockstep = lockstep
@@ -220,7 +220,7 @@ class Market:
             return True
         if not self.bars.knows(symbol):
             return False
-        self.symbols.append(symbol)
+        self.symbols[symbol] = None
         latest = self.history.latest(symbol, now=self.now)
         if latest is not None:
             self.exchange.last_close[symbol] = latest.close
