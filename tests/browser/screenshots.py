@@ -20,6 +20,7 @@ from tests.browser.servers import DESKTOP, PHONE, ROOT, Server, sign_in
 
 ON_A_PHONE = ("dashboard", "orders", "trades")
 SETTLES_MS = 1500
+PATIENCE_MS = 120_000  # a busy machine makes the same pictures
 TALLEST = 2200
 
 
@@ -46,6 +47,7 @@ def main() -> None:
 def take_all(browser: Browser, program: Server, folder: Path, kind: str) -> None:
     """Every page of one installation."""
     context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     if kind == "empty":
         page.goto(program.url)
