@@ -5,6 +5,7 @@ readiness, the login, a position on the built-in market, `check --deploy`, the o
 A line a step, with its seconds; exit status 1 at the first step that fails.
 """
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from uuid import uuid4
 
 import requests
 
+from tests.core.test_container_files import BUILD, RESULT, arguments
 from tests.live import postgres_server
 from tests.live.engine_process import free_port
 
@@ -278,6 +280,46 @@ def split(place: Place) -> None:
             place.step(f"end of the {name}", place.stop, name)
 
 
+def container(place: Place) -> None:
+    """The Dockerfile's own steps, the system's packages excepted, and what the image runs; no engine is needed.
+
+    The folder of the copy is both stages' /app.
+    """
+    source = place.program.rename(place.folder / "source")
+    place.program.mkdir()
+    for names in arguments(BUILD, "COPY"):
+        for name in names.split()[:-1]:
+            bring(source, place.program, name)
+    for command in arguments(BUILD, "RUN"):
+        if "apt-get" not in command:
+            place.step(f"`{command}`", place.run, command)
+    ignored = (source / ".dockerignore").read_text().splitlines()
+    for name in (line[1:] for line in ignored if line.startswith("!")):
+        if f"{name}/*" not in ignored and (source / name).exists():
+            bring(source, place.program, name)
+    variables = dict(pair.split("=", 1) for pair in " ".join(arguments(RESULT, "ENV")).split())
+    path = variables.pop("PATH").replace("/app", str(place.program)).replace("$PATH", place.environment["PATH"])
+    place.environment |= variables | {
+        "PATH": path,
+        "ALGO_SECRET_KEY": uuid4().hex * 2,
+        "ALGO_DATA_DIR": str(place.data),
+    }
+    ((entry,), (default,)) = arguments(RESULT, "ENTRYPOINT"), arguments(RESULT, "CMD")
+    place.step("the image's command", place.start, "run", shlex.join(json.loads(entry) + json.loads(default)))
+    used(place, lambda: place.log("run"), https=False)
+    (health,) = arguments(RESULT, "HEALTHCHECK")
+    place.step("HEALTHCHECK", place.run, shlex.join(json.loads(health[health.index("[") :])))
+    place.step("docker stop", place.stop, "run")
+
+
+def bring(source: Path, target: Path, name: str) -> None:
+    """Copies a file or a folder, as COPY does."""
+    if (source / name).is_dir():
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+    else:
+        shutil.copy(source / name, target / name)
+
+
 def take(place: Place, settings: list[str], filled_in: Mapping[str, str]) -> None:
     """The page's settings; those that are different everywhere as they are here."""
     for line in settings:
@@ -299,7 +341,12 @@ def redis_server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-LAYOUTS: Mapping[str, Callable[[Place], None]] = {"laptop": laptop, "small-server": small_server, "split": split}
+LAYOUTS: Mapping[str, Callable[[Place], None]] = {
+    "laptop": laptop,
+    "small-server": small_server,
+    "split": split,
+    "container": container,
+}
 
 
 def main(names: list[str]) -> None:
