@@ -77,7 +77,8 @@ async def _ask_engine() -> dict[str, Any] | None:
                 await layer.receive(reply)
     except (TimeoutError, *LAYER_ERRORS):
         return None
-    data: dict[str, Any] = json.loads(answer["text"])["data"]
+    (text,) = answer["texts"]
+    data: dict[str, Any] = json.loads(text)["data"]
     return data
 
 
