@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
@@ -275,49 +275,65 @@ def test_round_trips_worked_out_in_advance_are_those_of_the_plain_loop(case: Cas
     assert case.leaping(keeps_records=False)[0] == case.plain()[0]
 
 
+LIVELY = {
+    "sma_fast": 1,
+    "sma_slow": 4,
+    "allow_short": True,
+    "tightness_threshold_pct": Decimal(5),
+    "strong_candle_body_pct": Decimal(30),
+}
+# Candles of a minute and a few cents, their stops at their ends.
+NARROW = {**LIVELY, "candle_interval_minutes": 1, "stop_buffer_pct": Decimal(0), "stop_buffer_min": Decimal(0)}
+UNPAUSED = {"consecutive_loss_pause": 10_000, "max_daily_loss_pct": Decimal("0.9")}
+
+
+def lively_case(seed: int, *, volatility: int, **more: Any) -> Case:
+    source = RandomBars(symbols=("AAPL",), seed=seed, missing=0, volatility=volatility)
+    return Case(**{"source": source, "sessions": WEEKS[1], "parameters": LIVELY, "risk": UNPAUSED, **more})
+
+
 @pytest.mark.parametrize("path_rule", PathRule)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bar_that_reaches_entry_and_stop_takes_the_same_path(seed: int, path_rule: PathRule) -> None:
-    """Candles of a minute and a few cents, their stops at their ends: as many such bars as there can be, and ties."""
-    source = RandomBars(symbols=("AAPL",), seed=seed, missing=0, volatility=2)
-    parameters = {
-        "sma_fast": 1,
-        "sma_slow": 4,
-        "candle_interval_minutes": 1,
-        "allow_short": True,
-        "tightness_threshold_pct": Decimal(5),
-        "strong_candle_body_pct": Decimal(30),
-        "stop_buffer_pct": Decimal(0),
-        "stop_buffer_min": Decimal(0),
-    }
-    risk = {"consecutive_loss_pause": 10_000, "max_daily_loss_pct": Decimal("0.9")}
-    case = Case(source=source, sessions=WEEKS[1], parameters=parameters, risk=risk, exchange={"path_rule": path_rule})
+    case = lively_case(seed, volatility=2, parameters=NARROW, exchange={"path_rule": path_rule})
     result, trader = case.leap(keeps_records=False)
     assert result == case.plain()[0]
     assert trader.told[OrderChanged] == 0
     assert any(trade.entry_at == trade.exit_at for trade in result.trades)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(case=cases(ONE_SYMBOL), other=cases(ONE_SYMBOL))
-def test_what_one_run_worked_out_holds_for_the_next_one_on_the_same_bars(case: Case, other: Case) -> None:
-    """As in a sweep, and in the range beside a result."""
-    here: dict[str, Any] = {
-        "source": case.source,
-        "sessions": case.sessions,
-        "traded": case.traded,
-        "strategy": case.strategy,
-    }
-    kept = {name: case.parameters[name] for name in ("sma_fast", "sma_slow", "candle_interval_minutes")}
-    changed = [
-        replace(case, parameters={**case.parameters, "tightness_threshold_pct": Decimal(1)}),
-        replace(case, exchange={**case.exchange, "slippage_per_share": Decimal("0.03")}),
-        *(replace(case, exchange={**case.exchange, "path_rule": rule}) for rule in PathRule),
-        replace(other, **here, parameters={**other.parameters, **kept}),
+@pytest.mark.parametrize("seed", [4, 8, 10])
+def test_an_entry_that_would_outlive_the_flatten_is_cancelled_by_it(seed: int) -> None:
+    parameters, risk = {**LIVELY, "buy_stop_expiry_candles": 5}, {**UNPAUSED, "flatten_minutes_before_close": 30}
+    case = lively_case(seed, volatility=12, parameters=parameters, risk=risk)
+    assert case.leaping(keeps_records=False)[0] == case.plain()[0]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 11])
+def test_a_signal_in_a_position_below_the_days_limit_ends_the_day(seed: int) -> None:
+    percents = {"max_daily_loss_pct": "0.002", "max_position_pct": "0.6", "max_risk_per_trade_pct": "0.1"}
+    risk = {**UNPAUSED, **{name: Decimal(percent) for name, percent in percents.items()}}
+    result = (case := lively_case(seed, volatility=12, risk=risk)).leaping(keeps_records=False)[0]
+    assert result == case.plain()[0]
+    assert result.decisions["daily_loss"] > 0
+
+
+def test_runs_on_the_same_bars_share_only_what_is_the_same_for_all_of_them() -> None:
+    """As in the range beside a result, and in a sweep."""
+    first = lively_case(4, volatility=2, parameters=NARROW)
+    variants = [
+        *(lively_case(4, volatility=2, parameters=NARROW, exchange={"path_rule": rule}) for rule in PathRule),
+        lively_case(4, volatility=2, parameters=NARROW, exchange={"slippage_per_share": Decimal("0.03")}),
+        *(lively_case(4, volatility=2, parameters={**NARROW, "max_run_candles": most}) for most in (1, 2)),
+        lively_case(4, volatility=2, parameters={**NARROW, "strong_candle_body_pct": Decimal(70)}),
+        lively_case(4, volatility=2, parameters={**NARROW, "buy_stop_expiry_candles": 3}),
     ]
-    for each in (case, *changed):
-        each.__dict__["histories"] = case.histories
-        assert each.leaping(keeps_records=False)[0] == each.plain()[0]
+    results = []
+    for each in variants:
+        each.__dict__["histories"] = first.histories
+        results.append(each.leaping(keeps_records=False)[0])
+        assert results[-1] == each.plain()[0]
+    assert len({result.trades for result in results}) == len(variants)
 
 
 def test_the_trader_is_not_asked_what_becomes_of_an_order_that_nothing_disturbs() -> None:
