@@ -1,16 +1,21 @@
 """Several connections at work on one ledger: each is opened properly, and only one writer can be right."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from threading import Barrier
 from typing import TypeVar
 
+import pytest
 from django.db import connection
 
 from orders import models, store
 from orders.events import Canceled, Expired, Fact
 from tests.db.samples import ACCOUNT, REAL, at, order, record, record_new, record_trade, record_working, trade, uuid_of
+from trading.live.ledger import Ledger, LedgerUnavailable
 
 Answer = TypeVar("Answer")
 WRITERS = 4
@@ -80,3 +85,19 @@ def test_what_was_committed_is_on_disk_for_another_program(sqlite_ledger: str) -
     with sqlite3.connect(sqlite_ledger.removeprefix("sqlite:///")) as other:
         rows = other.execute("SELECT local_id, state, qty_requested, recorded_real_at FROM order_state").fetchall()
     assert rows == [(uuid_of("entry"), "pending_submit", "10", REAL.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))]
+
+
+def test_a_ledger_that_was_moved_away_is_noticed_and_found_again(sqlite_ledger: str) -> None:
+    path = Path(sqlite_ledger.removeprefix("sqlite:///"))
+    moved = path.with_name("moved.db")
+
+    connection.close()  # this thread's: it would still know the file that is moved
+    ledger = Ledger()
+    with asyncio.Runner() as runner, closing(ledger):
+        runner.run(ledger.run(record_new, order("1", signal="1")))
+        path.rename(moved)
+        with pytest.raises(LedgerUnavailable):
+            runner.run(ledger.run(record_new, order("2", signal="2")))
+        moved.rename(path)
+        runner.run(ledger.run(record_new, order("3", signal="3")))
+    assert set(models.OrderState.objects.values_list("local_id", flat=True)) == {uuid_of("1"), uuid_of("3")}
