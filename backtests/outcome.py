@@ -12,6 +12,7 @@ from backtests.metrics import Metrics
 from backtests.request import BacktestRequest
 from backtests.scenarios import Scenario
 from orders.portfolio import Trade
+from trading.exchange import PathRule
 
 AVERAGE_PLACES = Decimal("0.000001")
 AVERAGES = ("average_win", "average_loss", "expectancy", "average_pnl")
@@ -165,6 +166,26 @@ def scenarios_document(scenarios: Iterable[Scenario]) -> list[dict[str, Any]] | 
         }
         for each in scenarios
     ] or None
+
+
+def metrics_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of `metrics_document`, money as numbers again."""
+    return {name: Decimal(value) if isinstance(value, str) else value for name, value in document.items()}
+
+
+def scenarios_of(documents: Iterable[Mapping[str, Any]]) -> list[Scenario]:
+    """The scenarios of `scenarios_document`."""
+    return [
+        Scenario(
+            path_rule=PathRule(each["path"]),
+            slippage_per_share=Decimal(each["slippage_per_share"]),
+            final_equity=Decimal(each["final_equity"]),
+            total_return=each["total_return"],
+            max_drawdown=each["max_drawdown"],
+            total_trades=each["total_trades"],
+        )
+        for each in documents
+    ]
 
 
 def exact(value: Decimal) -> str:

@@ -21,16 +21,15 @@ from django.template.loader import render_to_string
 
 from backtests.breakdown import Month, by_exit_reason, by_month, by_symbol
 from backtests.desk import StopMove
-from backtests.outcome import Outcome
-from backtests.scenarios import Scenario
+from backtests.outcome import Outcome, data_document
+from backtests.scenarios import range_of
 from orders.portfolio import Trade
 from risk.config import as_text, setting_of
 from trading.columns import BarColumns, candles_of, to_seconds
-from trading.exchange import PathRule
 from trading.market import Session
 
 TEMPLATE = "backtests/report.html"
-STYLES = ("css/base.css", "css/report.css")
+STYLES = ("css/base.css", "css/result.css", "css/report.css")
 SCRIPT = "js/report.js"
 CHART_LIBRARY = "vendor/lightweight-charts.standalone.production.js"
 # More candles than this make the page slow to open: then they are longer, for all symbols.
@@ -73,14 +72,18 @@ def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: i
         "average_seconds": None if seconds is None else round(seconds),
         "run_id": run_id,
         "made_at": made_at,
-        "range": _range(outcome),
+        "range": range_of(
+            outcome.scenarios,
+            total_return=metrics.total_return,
+            slippage_per_share=request.config["backtest.slippage_per_share"],
+        ),
         "years": _years(by_month(request.initial_capital, result.sessions, result.daily_equity)),
         "month_names": MONTH_NAMES,
         "symbols": by_symbol(result.trades, request.symbols),
         "reasons": by_exit_reason(result.trades),
         "taken": result.decisions.get("", 0),
         "refused": sorted((code, count) for code, count in result.decisions.items() if code),
-        "data": outcome.data,
+        "data": data_document(outcome.data),
         "last_session": result.sessions[-1].date,
         "params": list(_params(request.params)),
         "rows": list(_rows(result.trades)),
@@ -98,25 +101,6 @@ def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: i
 
 
 # --- what the page shows ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One scenario in its table; `is_result` marks the one that is the run itself. `drawdown` is below 0."""
-
-    scenario: Scenario
-    drawdown: float
-    is_result: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """From the lowest to the highest return, where the run's own lies (a fraction of the way), and all by path."""
-
-    low: float
-    high: float
-    place: float
-    paths: Sequence[tuple[PathRule, Sequence[Cell]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,33 +137,6 @@ class Param:
     key: str
     value: str
     default: str | None
-
-
-def _range(outcome: Outcome) -> Range | None:
-    if not outcome.scenarios:
-        return None
-    own, slippage = outcome.metrics.total_return, outcome.request.config["backtest.slippage_per_share"]
-    returns = [own, *(each.total_return for each in outcome.scenarios)]
-    low, high = min(returns), max(returns)
-    return Range(
-        low=low,
-        high=high,
-        place=(own - low) / (high - low) if high > low else 0.5,
-        paths=[
-            (
-                path_rule,
-                [
-                    Cell(
-                        scenario=each,
-                        drawdown=-each.max_drawdown,
-                        is_result=path_rule is PathRule.NEUTRAL and each.slippage_per_share == slippage,
-                    )
-                    for each in sorted(those, key=lambda each: each.slippage_per_share)
-                ],
-            )
-            for path_rule, those in groupby(outcome.scenarios, key=lambda each: each.path_rule)
-        ],
-    )
 
 
 def _years(months: Sequence[Month]) -> list[Year]:

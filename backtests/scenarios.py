@@ -1,8 +1,9 @@
 """What a result would have been on other paths inside the bars and at other costs: a range beside the number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 
 from backtests.desk import Result
 from trading.exchange import PathRule
@@ -61,3 +62,49 @@ def scenarios(
         for path_rule in PathRule
         for slippage in reversed(SLIPPAGES)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One scenario in its table; `is_result` marks the one that is the run itself. `drawdown` is below 0."""
+
+    scenario: Scenario
+    drawdown: float
+    is_result: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """From the lowest to the highest return, where the run's own lies (a fraction of the way), and all by path."""
+
+    low: float
+    high: float
+    place: float
+    paths: Sequence[tuple[PathRule, Sequence[Cell]]]
+
+
+def range_of(those: Sequence[Scenario], *, total_return: float, slippage_per_share: Decimal) -> Range | None:
+    """The range of a run with that return at that slippage; None without scenarios."""
+    if not those:
+        return None
+    returns = [total_return, *(each.total_return for each in those)]
+    low, high = min(returns), max(returns)
+    return Range(
+        low=low,
+        high=high,
+        place=(total_return - low) / (high - low) if high > low else 0.5,
+        paths=[
+            (
+                path_rule,
+                [
+                    Cell(
+                        scenario=each,
+                        drawdown=-each.max_drawdown,
+                        is_result=path_rule is PathRule.NEUTRAL and each.slippage_per_share == slippage_per_share,
+                    )
+                    for each in sorted(some, key=lambda each: each.slippage_per_share)
+                ],
+            )
+            for path_rule, some in groupby(those, key=lambda each: each.path_rule)
+        ],
+    )

@@ -16,6 +16,9 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
+from backtests.breakdown import by_exit_reason, by_symbol
+from backtests.outcome import metrics_of, scenarios_of
+from backtests.scenarios import range_of
 from dashboard import flight, pages, store
 from dashboard.api import current_snapshot
 from orders import store as order_store
@@ -215,7 +218,11 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
     run = backtest_store.find(run_id)
     if run is None:
         raise Http404(f"There is no backtest {run_id}.")
-    made = pages.part_of(request, backtest_store.trades_of(run_id))
+    trades = backtest_store.trades_of(run_id)
+    made = pages.part_of(request, trades)
+    metrics = metrics_of(run.metrics or {})
+    seconds = metrics.get("average_duration_seconds")
+    signals = run.signals or {}
     return _page(
         request,
         "dashboard/backtest.html",
@@ -223,8 +230,18 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
         {
             "title": f"Backtest {run_id}",
             "run": run,
-            "comparable": backtest_store.comparable(run_id) if run.metrics else [],
-            "final_equity": Decimal(run.metrics["final_equity"]) if run.metrics else None,
+            "comparable": backtest_store.comparable(run_id) if metrics else [],
+            "metrics": metrics,
+            "range": range_of(
+                scenarios_of(run.scenarios or ()),
+                total_return=metrics.get("total_return", 0.0),
+                slippage_per_share=Decimal(str(run.params.get("backtest.slippage_per_share", ZERO))),
+            ),
+            "average_seconds": None if seconds is None else round(seconds),
+            "taken": signals.get("", 0),
+            "refused": sorted((code, number) for code, number in signals.items() if code),
+            "by_symbol": by_symbol(trades, run.symbols),
+            "by_reason": by_exit_reason(trades),
             "trades": made.rows,
             "part": made,
         },

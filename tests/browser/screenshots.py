@@ -88,8 +88,11 @@ def take(page: Page, file: Path) -> None:
     page.wait_for_timeout(SETTLES_MS)
     size = page.viewport_size
     assert size is not None
-    height = min(int(page.evaluate("document.documentElement.scrollHeight")), TALLEST)
-    page.set_viewport_size({"width": size["width"], "height": height})  # what sticks to the window does so to all of it
+    height = size["height"]
+    # The window becomes as high as the page, since what sticks to it does so to all of it; a chart grows with it.
+    while height < (wanted := min(int(page.evaluate("document.documentElement.scrollHeight")), TALLEST)):
+        height = wanted
+        page.set_viewport_size({"width": size["width"], "height": height})
     raw = page.screenshot()
     page.set_viewport_size(size)
     painter = page.context.new_page()

@@ -15,6 +15,7 @@ from django.utils import timezone
 from backtests import store, sweep_store, tasks, walkforward_store
 from backtests.request import make_request
 from backtests.sweep import make_sweep, parse_grid
+from dashboard.templatetags.figures import percent
 from trading.live import calendar
 
 HEADER = "timestamp,open,high,low,close,volume"
@@ -99,6 +100,24 @@ def test_a_backtest_started_in_the_browser_runs_with_what_the_form_said(page: Cl
     shown = text(page, f"/backtests/{run_id}/")
     assert "Final equity" in shown
     assert "equity-curve" in shown
+
+
+def test_a_result_says_what_it_would_have_been_otherwise_and_how_good_its_data_is(page: Client) -> None:
+    run_id = started(page)
+    tasks.run_backtest(run_id)
+    run = store.find(run_id)
+    assert run is not None
+    assert run.scenarios
+    assert run.data_report
+    returns = [each["total_return"] for each in run.scenarios]
+    shown = text(page, f"/backtests/{run_id}/")
+    assert f"{percent(min(returns))} to {percent(max(returns))}" in shown
+    for each in run.scenarios:
+        assert f"{percent(each['total_return'])}</span>" in shown
+    assert 'class="grade grade-a">A</span>' in shown
+    assert run.data_report["AAPL"]["grade"] == "A"
+    for heading in ("Figures", "By symbol", "By what closed the trade", "Sortino ratio"):
+        assert heading in shown
 
 
 @pytest.mark.parametrize(
