@@ -191,13 +191,24 @@ class Watch:
         ):
             raise Violation(f"I5 an entry at {entry.created_at:%H:%M:%S}, outside the session")
         local_id = local_id_of(entry.client_order_id)
-        halt = self._one("SELECT type, recorded_at FROM activity WHERE type IN ('halted', 'resumed') ORDER BY id DESC")
-        written = self._one("SELECT created_at FROM order_state WHERE local_id = ?", local_id)
-        if halt is not None and written is not None and halt[0] == "halted" and written[0] > halt[1]:
-            raise Violation("I5 an entry while halted")
+        written = self._one("SELECT created_at, run_id FROM order_state WHERE local_id = ?", local_id)
+        if written is not None:
+            self._check_halts(*written)
         worth = entry.qty * (entry.stop_price or ZERO)
         if worth > book.account.equity(book.prices) * LARGEST_SHARE:
             raise Violation(f"I5 an entry worth {worth}, beyond the largest position")
+
+    def _check_halts(self, written_at: Any, run_id: int) -> None:
+        """A halt of the operator's holds until he lifts it; what stops entries for a while is known to its engine."""
+        last = "SELECT message, recorded_at FROM activity WHERE (message LIKE ? OR message LIKE ?)"
+        halt = self._one(f"{last} ORDER BY id DESC", "new entries are halted:%", "new entries are allowed again")
+        if halt is not None and halt[0].startswith("new entries are halted") and written_at > halt[1]:
+            raise Violation("I5 an entry while halted")
+        block = self._one(
+            f"{last} AND run_id = ? ORDER BY id DESC", "no entries:%", "entries are possible again", run_id
+        )
+        if block is not None and block[0].startswith("no entries") and written_at > block[1]:
+            raise Violation(f"I5 an entry in spite of: {block[0]}")
 
     # --- cover --------------------------------------------------------------------------------------------------------
 
