@@ -104,6 +104,26 @@ def finish(walk_id: int, result: Mapping[str, Any], *, real_at: datetime) -> boo
 
 
 @transaction.atomic
+def save(
+    sweep: Sweep,
+    result: Mapping[str, Any],
+    *,
+    train: int,
+    test: int,
+    is_anchored: bool,
+    figure: str,
+    real_at: datetime,
+) -> int:
+    """Writes down one that was carried out elsewhere, with what came of it; its id."""
+    walk_id = create(
+        sweep, train=train, test=test, is_anchored=is_anchored, figure=figure, created_by="", real_at=real_at
+    )
+    begin(walk_id, real_at=real_at)
+    finish(walk_id, result, real_at=real_at)
+    return walk_id
+
+
+@transaction.atomic
 def fail(walk_id: int, error: str, *, real_at: datetime) -> None:
     """Writes down why it came to nothing."""
     rows = models.BacktestWalkForward.objects.filter(id=walk_id, status__in=UNFINISHED)

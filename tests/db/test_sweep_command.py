@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from backtests import store, sweep_store, tasks
+from backtests import store, sweep_store, tasks, walkforward_store
 from backtests.models import BacktestRun, BacktestSweep, BacktestSweepChunk, BacktestSweepPoint
 from backtests.request import make_request
 from backtests.sweep import PointResult, make_sweep, parse_grid
@@ -312,7 +312,9 @@ def test_nothing_is_queued_twice_while_tasks_wait(ledger: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "first_train"), [((), "2024-03-06"), (("--anchored",), "2024-03-04")])
-def test_each_choice_is_tried_on_the_sessions_after_it(run: Run, kind: tuple[str, ...], first_train: str) -> None:
+def test_each_choice_is_tried_on_the_sessions_after_it(
+    ledger: str, run: Run, kind: tuple[str, ...], first_train: str
+) -> None:
     printed = run("walkforward", "--grid", FAST, "--train", "3", "--test", "2", "--workers", "1", *kind)
     assert [window["test"] for window in printed["windows"]] == [
         ["2024-03-07", "2024-03-08"], ["2024-03-11", "2024-03-12"], ["2024-03-13", "2024-03-14"],
@@ -343,7 +345,18 @@ def test_a_walk_forward_step_is_the_best_of_its_training_with_the_equity_of_the_
     assert printed["final_equity"] == capital
 
 
-def test_too_few_sessions_are_said(bars: Path) -> None:
+def test_a_walk_forward_is_saved_as_it_was_printed_unless_it_should_not_be(ledger: str, run: Run) -> None:
+    asked_for = ("walkforward", "--grid", FAST, "--train", "3", "--test", "4", "--workers", "1", "--anchored")
+    assert run(*asked_for, "--no-save")["walk_id"] is None
+    assert walkforward_store.walks() == []
+    printed = run(*asked_for)
+    saved = walkforward_store.find(printed.pop("walk_id"))
+    assert saved is not None
+    assert (saved.status, saved.train_sessions, saved.test_sessions, saved.is_anchored) == ("done", 3, 4, True)
+    assert saved.result == printed
+
+
+def test_too_few_sessions_are_said(ledger: str, bars: Path) -> None:
     with pytest.raises(UserError, match="9 sessions are too few to train on 60 and test after them"):
         call_command("walkforward", *asked(bars), "--grid", FAST)
 

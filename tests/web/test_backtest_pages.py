@@ -343,7 +343,7 @@ def test_a_walk_forward_from_the_browser_comes_to_what_the_command_prints(
         "--grid", "velez.max_run_candles=2,3", "--train", "1", "--test", "1", "--by", "total_return", "--workers", "1",
         "--json",
     )  # fmt: skip
-    assert row.result == json.loads(capsys.readouterr().out)
+    assert {"walk_id": walk_id + 1, **(row.result or {})} == json.loads(capsys.readouterr().out)
     shown = text(page, f"/walkforwards/{walk_id}/")
     assert "2024-03-11 to 2024-03-11" in shown
     assert "velez.max_run_candles" in shown

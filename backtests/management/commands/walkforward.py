@@ -7,10 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
+from django.utils import timezone
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from backtests import walkforward_store
 from backtests.execution import NoBacktest
 from backtests.management import arguments
 from backtests.outcome import metrics_document
@@ -19,6 +21,7 @@ from backtests.sweep import PointResult, Sweep, chunks
 from backtests.tasks import windows_of
 from backtests.walkforward import WalkForward, document, walk
 from backtests.workers import Bench, Processes, WorkersDied
+from orders import guards
 from orders.command import OneLineCommand, UserError
 from trading.live.barstore import BarStore
 
@@ -38,9 +41,12 @@ class Command(OneLineCommand):
         parser.add_argument("--test", type=int, default=20, metavar="N", help="sessions to try it on: %(default)s")
         parser.add_argument("--anchored", action="store_true", help="every training starts at the first session")
         parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a processor")
+        parser.add_argument("--no-save", action="store_true", help="leave the database alone")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Work off all windows, and show them."""
+        """Work off all windows, save and show them."""
+        if not options["no_save"]:
+            guards.require()
         sweep = arguments.sweep_of(options)
         try:
             parts = windows_of(sweep, train=options["train"], test=options["test"], is_anchored=options["anchored"])
@@ -63,11 +69,22 @@ class Command(OneLineCommand):
                 )
         except (NoBacktest, WorkersDied) as error:
             raise UserError(str(error)) from error
+        result = document(sweep, found, figure=options["by"], is_anchored=options["anchored"])
+        walk_id = None
+        if not options["no_save"]:
+            walk_id = walkforward_store.save(
+                sweep,
+                result,
+                train=options["train"],
+                test=options["test"],
+                is_anchored=options["anchored"],
+                figure=options["by"],
+                real_at=timezone.now(),
+            )
         if options["json"]:
-            printed = document(sweep, found, figure=options["by"], is_anchored=options["anchored"])
-            self.stdout.write(json.dumps(printed, allow_nan=False))
+            self.stdout.write(json.dumps({"walk_id": walk_id, **result}, allow_nan=False))
         else:
-            _print(sweep, found, options)
+            _print(sweep, found, options, walk_id)
 
 
 def _counted(processes: Processes, on_progress: Callable[[int], None]) -> Callable[[Sweep], list[PointResult]]:
@@ -87,7 +104,7 @@ def _counted(processes: Processes, on_progress: Callable[[int], None]) -> Callab
     return train
 
 
-def _print(sweep: Sweep, found: WalkForward, options: dict[str, Any]) -> None:
+def _print(sweep: Sweep, found: WalkForward, options: dict[str, Any], walk_id: int | None) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH_COLUMNS)
     kind = "anchored" if options["anchored"] else "rolling"
     title = f"{len(found.steps)} {kind} windows, {sweep.points:,} variants in each, chosen by {options['by']}"
@@ -110,6 +127,8 @@ def _print(sweep: Sweep, found: WalkForward, options: dict[str, Any]) -> None:
         f"All tests together: {found.total_return:.2%}, {found.initial_capital:,.2f} became {found.final_equity:,.2f}.",
         highlight=False,
     )
+    if walk_id is not None:
+        console.print(f"Saved as walk-forward {walk_id}.", highlight=False)
 
 
 def _text(value: Any, form: str = ".2f") -> str:
