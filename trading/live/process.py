@@ -321,8 +321,10 @@ class EngineProcess:
             engine.stop(f"the start failed: {error}", failed=True)
         await engine.stop_wanted.wait()
         log.info("engine.stopping", reason=engine.stop_reason)
-        await supervisor.stop("market")
+        await supervisor.stop("market", "bars")
         await engine.wind_down(flatten=operator.flatten_on_stop)
+        # What would be decided from here on would be in the ledger, and what led to it in no recording.
+        await supervisor.stop("timers")
         await engine.broadcaster.say_goodbye()
         await engine.recorder.flush()
         await asyncio.to_thread(notifier.stop)
