@@ -1,7 +1,7 @@
 """The pages. What they show comes from the stores; what they do goes through the API."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from backtests import store as backtest_store
 from backtests.breakdown import by_exit_reason, by_symbol
+from backtests.metrics import Metrics
 from backtests.outcome import metrics_of, scenarios_of
 from backtests.scenarios import range_of
 from dashboard import flight, pages, store
@@ -37,6 +38,7 @@ ZERO = Decimal(0)
 LONGEST_NOTE = 2000
 EXIT_REASONS = ("stop_loss", "trailing_stop", "max_run", "end_of_day", "end_of_data", "manual")
 RESULTS = ("winners", "losers")
+METRICS = [field.name for field in fields(Metrics)]  # an older version may have saved fewer
 
 
 @require_safe
@@ -220,7 +222,7 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
         raise Http404(f"There is no backtest {run_id}.")
     trades = backtest_store.trades_of(run_id)
     made = pages.part_of(request, trades)
-    metrics = metrics_of(run.metrics or {})
+    metrics = dict.fromkeys(METRICS) | metrics_of(run.metrics) if run.metrics else {}
     seconds = metrics.get("average_duration_seconds")
     signals = run.signals or {}
     return _page(
@@ -234,7 +236,7 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
             "metrics": metrics,
             "range": range_of(
                 scenarios_of(run.scenarios or ()),
-                total_return=metrics.get("total_return", 0.0),
+                total_return=metrics.get("total_return") or 0.0,
                 slippage_per_share=Decimal(str(run.params.get("backtest.slippage_per_share", ZERO))),
             ),
             "average_seconds": None if seconds is None else round(seconds),
