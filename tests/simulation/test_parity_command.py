@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -107,7 +108,8 @@ def test_neither_does_one_that_was_stopped_went_on_and_had_its_settings_changed(
             config = settings.ALGO
             risk_store.set_override("risk.max_position_pct", "0.2", by="me", config=config, real_at=timezone.now())
         wait_for(engine, lambda: "SettingsChanged" in told(folder, 1))
-        wait_for(engine, lambda: bool(held(folder)))
+        wait_for(engine, lambda: pauses_with_a_position(engine, folder))
+        engine.process.send_signal(signal.SIGCONT)
         engine.stopped()
         engine = Engine(migrated_sqlite, folder, "--seed", "3", settings=chosen)
         wait_for(engine, lambda: "DataEnded" not in told(folder, 2) and len(trades(folder, run=2)) >= 2)
@@ -143,6 +145,15 @@ def trades(folder: Path, run: int = 1) -> list[tuple[Any, ...]]:
 def held(folder: Path) -> list[tuple[Any, ...]]:
     """Stops that protect a position just now."""
     return query(folder, "SELECT id FROM order_state WHERE role = 'stop_loss' AND state = 'accepted'")
+
+
+def pauses_with_a_position(engine: Engine, folder: Path) -> bool:
+    """Holds the engine and its market, and lets them go on unless a position is held."""
+    engine.process.send_signal(signal.SIGSTOP)
+    if held(folder):
+        return True
+    engine.process.send_signal(signal.SIGCONT)
+    return False
 
 
 def told(folder: Path, run: int) -> str:
