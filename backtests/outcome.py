@@ -54,7 +54,6 @@ class Outcome:
 def document(outcome: Outcome, *, run_id: int | None) -> dict[str, Any]:
     """The whole outcome as JSON."""
     request, result = outcome.request, outcome.result
-    taken = result.decisions.get("", 0)
     return {
         "run_id": run_id,
         "strategy": request.strategy,
@@ -66,7 +65,7 @@ def document(outcome: Outcome, *, run_id: int | None) -> dict[str, Any]:
         "metrics": metrics_document(outcome.metrics),
         "trades": [trade_document(trade) for trade in result.trades],
         "equity_curve": curve_document(result.equity_curve),
-        "signals": {"taken": taken, "refused": {code: n for code, n in sorted(result.decisions.items()) if code}},
+        "signals": signals_document(result.decisions),
         "bars": result.bars,
         "rejected_bars": outcome.rejected_bars,
         "data": data_document(outcome.data),
@@ -82,6 +81,14 @@ def metrics_document(metrics: Metrics) -> dict[str, Any]:
     return {
         name: (average(value) if name in AVERAGES else exact(value)) if isinstance(value, Decimal) else value
         for name, value in values.items()
+    }
+
+
+def signals_document(decisions: Mapping[str, int]) -> dict[str, Any]:
+    """How many signals became an order, and how many each risk code refused."""
+    return {
+        "taken": decisions.get("", 0),
+        "refused": {code: count for code, count in sorted(decisions.items()) if code},
     }
 
 

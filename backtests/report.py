@@ -21,7 +21,7 @@ from django.template.loader import render_to_string
 
 from backtests.breakdown import Month, by_exit_reason, by_month, by_symbol
 from backtests.desk import StopMove
-from backtests.outcome import Outcome, data_document
+from backtests.outcome import Outcome, data_document, signals_document
 from backtests.scenarios import range_of
 from orders.portfolio import Trade
 from risk.config import as_text, setting_of
@@ -62,14 +62,12 @@ def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: i
     found = finders.find(CHART_LIBRARY)
     library = Path(found).read_text(encoding="utf-8") if isinstance(found, str) else ""
     script = _static(SCRIPT)
-    seconds = metrics.average_duration_seconds
     own_minutes, minutes = _candle_minutes(outcome, bars)
     context = {
         "request": request,
         "result": result,
         "metrics": metrics,
         "drawdown": -metrics.max_drawdown,
-        "average_seconds": None if seconds is None else round(seconds),
         "run_id": run_id,
         "made_at": made_at,
         "range": range_of(
@@ -81,8 +79,7 @@ def render_report(outcome: Outcome, bars: Mapping[str, BarColumns], *, run_id: i
         "month_names": MONTH_NAMES,
         "symbols": by_symbol(result.trades, request.symbols),
         "reasons": by_exit_reason(result.trades),
-        "taken": result.decisions.get("", 0),
-        "refused": sorted((code, count) for code, count in result.decisions.items() if code),
+        "signals": signals_document(result.decisions),
         "data": data_document(outcome.data),
         "last_session": result.sessions[-1].date,
         "params": list(_params(request.params)),

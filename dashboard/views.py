@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from backtests import store as backtest_store
 from backtests.breakdown import by_exit_reason, by_symbol
 from backtests.metrics import Metrics
-from backtests.outcome import metrics_of, scenarios_of
+from backtests.outcome import metrics_of, scenarios_of, signals_document
 from backtests.scenarios import range_of
 from dashboard import flight, pages, store
 from dashboard.api import current_snapshot
@@ -223,8 +223,6 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
     trades = backtest_store.trades_of(run_id)
     made = pages.part_of(request, trades)
     metrics = dict.fromkeys(METRICS) | metrics_of(run.metrics) if run.metrics else {}
-    seconds = metrics.get("average_duration_seconds")
-    signals = run.signals or {}
     return _page(
         request,
         "dashboard/backtest.html",
@@ -239,11 +237,9 @@ def backtest(request: HttpRequest, run_id: int) -> HttpResponse:
                 total_return=metrics.get("total_return") or 0.0,
                 slippage_per_share=Decimal(str(run.params.get("backtest.slippage_per_share", ZERO))),
             ),
-            "average_seconds": None if seconds is None else round(seconds),
-            "taken": signals.get("", 0),
-            "refused": sorted((code, number) for code, number in signals.items() if code),
-            "by_symbol": by_symbol(trades, run.symbols),
-            "by_reason": by_exit_reason(trades),
+            "signals": signals_document(run.signals or {}),
+            "symbols": by_symbol(trades, run.symbols),
+            "reasons": by_exit_reason(trades),
             "trades": made.rows,
             "part": made,
         },

@@ -90,8 +90,11 @@ def trend(value: Number) -> str:
 
 
 @register.filter
-def duration(seconds: int) -> str:
-    """A time span: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+def duration(value: Number) -> str:
+    """A time span of seconds: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if value is None:
+        return NOTHING
+    seconds = round(value)
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 60:
         return f"{seconds} s"

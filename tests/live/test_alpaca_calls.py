@@ -43,12 +43,6 @@ QUICK = Waits(broker_seconds=0.02, data_seconds=0.02, jitter_seconds=0.01)
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def calls(peer: Peer) -> AsyncIterator[BrokerCalls]:
     broker = AlpacaBroker("key", "secret", trading_url=peer.url, timing=Timing(read_seconds=0.2))
     yield BrokerCalls(broker, waits=QUICK)

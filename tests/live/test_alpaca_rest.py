@@ -45,12 +45,6 @@ def utc(text: str) -> datetime:
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def broker(peer: Peer) -> AsyncIterator[AlpacaBroker]:
     timing = Timing(read_seconds=0.3)
     broker = AlpacaBroker("key", "secret", trading_url=peer.url + "/", timing=timing)

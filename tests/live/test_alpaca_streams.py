@@ -37,12 +37,6 @@ NINE_45 = "2026-08-12T13:45:00+00:00"
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def broker(peer: Peer) -> AsyncIterator[AlpacaBroker]:
     broker = AlpacaBroker(
         "key", "secret", trading_url=peer.url, trading_stream_url=peer.trading_stream_url, timing=FAST

@@ -1,8 +1,6 @@
 """Orders on a broker that loses, refuses and forgets: what the desk makes of each answer, and of none."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ from aiohttp import web
 
 from orders import store as order_store
 from orders.lifecycle import OrderState
-from tests.live.alpaca_peer import Answer, Peer, reset
+from tests.live.alpaca_peer import Answer, reset
 from tests.live.engine_on_peer import Stage, until
 from trading.live.desk import Pauses
 from trading.live.engine import Engine
@@ -30,12 +28,9 @@ UNPROCESSABLE = Answer(status=422, body={"code": 42210000, "message": "cannot re
 
 
 @pytest.fixture
-async def stage(ledger: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Peer() as peer:
-        stage = Stage(peer, tmp_path)
-        stage.pauses = SHORT
-        stage.script()
-        yield stage
+def stage(stage: Stage) -> Stage:
+    stage.pauses = SHORT
+    return stage
 
 
 def sent(stage: Stage) -> list[str]:

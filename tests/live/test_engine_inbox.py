@@ -1,11 +1,8 @@
 """What waits in the engine's inbox is taken in its order; events that wait together are written down together."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-
-import pytest
 
 from orders.events import Canceled
 from orders.models import OrderEvent
@@ -16,14 +13,6 @@ from trading.market import Bar
 from trading.messages import BarDelivered, OrderChanged
 
 NOBODYS = "00000000-0000-4000-8000-00000000dead"
-
-
-@pytest.fixture
-async def stage(ledger: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Peer() as peer:
-        stage = Stage(peer, tmp_path)
-        stage.script()
-        yield stage
 
 
 def moments() -> list[tuple[str, str]]:

@@ -54,12 +54,6 @@ def whole(*sessions: Session, prices: str = "10 11 9 10.5") -> list[dict[str, An
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def calls(peer: Peer) -> AsyncIterator[DataCalls]:
     data = AlpacaData("key", "secret", data_url=peer.url, timing=Timing(read_seconds=5))
     yield DataCalls(data, waits=QUICK)

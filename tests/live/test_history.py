@@ -23,12 +23,6 @@ FIRST_MINUTES = whole(DAYS[0])[:5]
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[Peer]:
-    async with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture
 async def calls(peer: Peer) -> AsyncIterator[DataCalls]:
     data = AlpacaData("key", "secret", data_url=peer.url, timing=Timing(read_seconds=5))
     yield DataCalls(data, waits=QUICK)

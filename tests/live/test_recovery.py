@@ -1,6 +1,5 @@
 """Ledger and broker are made to agree, over real sockets and a real database, whatever the broker did meanwhile."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,6 @@ from trading.live.engine import Engine
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 OTHER_ENGINE = "0b3d5a86-52e1-5d0f-9d5c-6c2f8f3f1a44"
-
-
-@pytest.fixture
-async def stage(ledger: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Peer() as peer:
-        stage = Stage(peer, tmp_path)
-        stage.script()
-        yield stage
 
 
 def held(engine: Engine, symbol: str = "AAPL") -> Decimal:

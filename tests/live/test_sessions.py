@@ -1,27 +1,15 @@
 """Before a session calendar, clock and account are looked at; it begins whatever the broker answers."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 
-import pytest
-
-from tests.live.alpaca_peer import Answer, Peer
+from tests.live.alpaca_peer import Answer
 from tests.live.engine_on_peer import OPEN, Stage, until
 from trading.live.engine import Engine
 
 EARLY_CLOSE = [{"date": "2026-08-12", "open": "09:30", "close": "13:00"}]
 CLOSED = [{"date": "2026-08-13", "open": "09:30", "close": "16:00"}]
 DOWN = Answer(status=503)
-
-
-@pytest.fixture
-async def stage(ledger: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Peer() as peer:
-        stage = Stage(peer, tmp_path)
-        stage.script()
-        yield stage
 
 
 async def at_dawn(stage: Stage, engine: Engine) -> None:

@@ -2,28 +2,19 @@
 
 import asyncio
 import csv
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.live.alpaca_peer import Answer, Peer, bar_message
+from tests.live.alpaca_peer import Answer, bar_message
 from tests.live.engine_on_peer import OPEN, Stage, clock, until
 from trading.broker import StreamState
 from trading.live import recording
 from trading.live.engine import Engine
 from trading.market import MINUTE, Bar
 from trading.messages import SymbolBlocked
-
-
-@pytest.fixture
-async def stage(ledger: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Peer() as peer:
-        stage = Stage(peer, tmp_path)
-        stage.script()
-        yield stage
 
 
 def history(*minutes: int, symbol: str = "AAPL") -> dict[str, object]:
