@@ -55,7 +55,7 @@ def desk(request: HttpRequest) -> HttpResponse:
             "title": "Dashboard",
             "symbol": request.GET.get("symbol", "").upper()[:8],
             "snapshot": current_snapshot(),
-            "is_new": not order_store.recent_trades(current_account(), limit=1),
+            "is_new": not order_store.recent_orders(current_account(), limit=1),
             "settings": {
                 "sma_fast": parameters["sma_fast"],
                 "sma_slow": parameters["sma_slow"],

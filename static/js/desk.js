@@ -49,6 +49,11 @@ function showHead({ account, connection, isStale, heardAt }) {
   setText(since, `Stale since ${second(new Date(heardAt))}`);
 }
 
+/** The first position ends what is said to newcomers. */
+function showWelcome({ positions }) {
+  if (positions.length) document.querySelector(".welcome")?.remove();
+}
+
 hear("snapshot", (data) => {
   feed.replace(data.recent_activity);
   chart.show(chosenSymbol());
@@ -82,5 +87,5 @@ feed.replace(state.recent_activity);
 chart.show(chosenSymbol());
 feed.only(state.symbol);
 connectActions();
-for (const part of [showHead, showAccount, showLimits, showPositions, showStrategies, showActions, showNotices]) paint(part);
+for (const part of [showWelcome, showHead, showAccount, showLimits, showPositions, showStrategies, showActions, showNotices]) paint(part);
 paint(({ positions }) => chart.showLevels(positions.find((position) => position.symbol === state.symbol)));

@@ -1,4 +1,7 @@
-"""`make screenshots`: every page, full and empty, on a desk and on a phone, as small PNG files in docs/screenshots."""
+"""`make screenshots`: every page, full and empty, on a desk and on a phone, as small PNG files in docs/screenshots.
+
+And docs/desk.png, the picture of the README: the first morning of the built-in market.
+"""
 
 import argparse
 import sys
@@ -22,26 +25,46 @@ ON_A_PHONE = ("dashboard", "orders", "trades")
 SETTLES_MS = 1500
 PATIENCE_MS = 120_000  # a busy machine makes the same pictures
 TALLEST = 2200
+MORNING = ("manage.py", "runengine", "--no-worker", "--seed", "1", "--speed", "60")
+MORNING_MS = 45_000  # about 45 minutes of that market
 
 
 def main() -> None:
     """Makes the files anew and says how large they are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "screenshots")
-    folder = parser.parse_args().to
+    parser.add_argument("--only-desk", action="store_true", help="the picture of the README alone")
+    options = parser.parse_args()
+    folder = options.to
     environment_is_plain()
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
-        for kind in ("full", "empty"):
+        with tempfile.TemporaryDirectory() as data, installation(Path(data), full=True, command=MORNING) as program:
+            take_desk(browser, program, folder.parent / "desk.png")
+        for old in () if options.only_desk else folder.glob("*.png"):
+            old.unlink()
+        for kind in () if options.only_desk else ("full", "empty"):
             with tempfile.TemporaryDirectory() as data, installation(Path(data), full=kind == "full") as program:
                 take_all(browser, program, folder, kind)
         browser.close()
     files = sorted(folder.glob("*.png"))
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     sys.stdout.write(f"{len(files)} screenshots, {megabytes:.2f} MB, in {folder}\n")
+
+
+def take_desk(browser: Browser, program: Server, file: Path) -> None:
+    """The dashboard after a morning, as soon as a position is held."""
+    context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    sign_in(page, program.url)
+    page.wait_for_timeout(MORNING_MS)
+    page.wait_for_selector("#positions tbody tr")
+    page.locator("#positions [data-choose]").first.click()
+    page.mouse.move(0, 0)  # off the chart
+    take(page, file)
+    context.close()
 
 
 def take_all(browser: Browser, program: Server, folder: Path, kind: str) -> None:

@@ -15,6 +15,8 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 RUN = """async () => (await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})).violations
     .filter((found) => ["serious", "critical"].includes(found.impact))
     .map((found) => `${found.id}: ${found.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | ")}`)"""
+TRANSITIONS_END = """() => Promise.allSettled(
+  document.getAnimations().filter((each) => each instanceof CSSTransition).map((each) => each.finished))"""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,8 @@ def program(serve: Serve) -> Server:
 
 
 def serious(page: Page) -> list[str]:
-    """What axe objects to on the page as it is now."""
+    """What axe objects to on the page as it is once its colours have changed."""
+    page.evaluate(TRANSITIONS_END)
     page.evaluate(AXE.read_text())
     found: list[str] = page.evaluate(RUN)
     return found
