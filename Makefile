@@ -57,7 +57,7 @@ simulate-mutations: dev  ## take one safeguard out at a time: the stories must n
 layouts: dev  ## try each layout of docs/deploy.md in a clean copy, by that page's commands; ARGS="laptop" takes one
 	@.venv/bin/python -m tests.layouts $(ARGS)
 
-crash-points: dev  ## kill the engine at every commit and broker call of all scripted days; ARGS="--day short" takes one
+crash-points: dev  ## kill the engine at every commit and broker call of all scripted days; ARGS="--day short" takes one, "--database postgres" its ledger
 	@.venv/bin/python -m tests.crash $(ARGS)
 
 bench: base  ## measure how fast backtests are here, as JSON

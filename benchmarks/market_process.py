@@ -53,9 +53,9 @@ class MadeBars(ABC):
 class TimedMarket(Market):
     """Tells of each minute that was sent, and of each order request that arrived, by the wall clock in seconds.
 
-    `("minute", start, first frame, last frame)`, each just before it was packed and sent, `("order", seconds since the
-    latest frame)`, `("fill", symbol, when)` just before a fill is sent, and `("fault", occasion, when)` for each fault
-    that struck.
+    `("begun", first frame)` and, once all of it was sent, `("minute", start, first frame, last frame)`, each time just
+    before the frame was packed and sent, `("order", seconds since the latest frame)`, `("fill", symbol, when)` just
+    before a fill is sent, and `("fault", occasion, when)` for each fault that struck.
     """
 
     def __init__(self, told: Connection, **options: Any) -> None:
@@ -94,6 +94,8 @@ class TimedMarket(Market):
 
     async def _send_timed(self, connection: Client, message: Any) -> None:
         self._latest_frame = time.time()
+        if not self._frames:
+            self._told.send(("begun", self._latest_frame))
         self._frames.append(self._latest_frame)
         await self._send(connection, message)
 

@@ -1,10 +1,11 @@
 """The engine's memory over several trading days in a row, and whether it grows.
 
-    .venv/bin/python benchmarks/memory.py [--days 12]
+    .venv/bin/python benchmarks/memory.py [--days 14]
 
 `manage.py runengine` with its pages on the built-in market, five symbols, as fast as the engine follows; its memory is
 read (VmRSS, megabytes) when each new session has begun. The market, which is in this process then, keeps the bars of
-the latest sessions, and grows for ten of them; the last four, more than 24 hours of trading, show what the engine does.
+the latest ten sessions, and so grows until the tenth; the four after that, more than 24 hours of trading, show what the
+engine does.
 Prints one JSON object.
 """
 
@@ -26,14 +27,14 @@ SYMBOLS = "AAPL,AMD,META,NVDA,TSLA"
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=12, help="sessions to play; default: %(default)s")
+    parser.add_argument("--days", type=int, default=14, help="sessions to play; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(Path(folder), options.days), indent=2))
     return 0
 
 
-def measure(folder: Path, days: int = 12) -> dict[str, Any]:
+def measure(folder: Path, days: int = 14) -> dict[str, Any]:
     """Plays so many whole sessions."""
     environment = new_ledger(folder, {"WATCHLIST": SYMBOLS})
     with started(folder, environment, "--provider", "simulator", "--speed", "0") as engine:

@@ -13,9 +13,13 @@ from orders.events import Fact
 
 Value = TypeVar("Value")
 
+PLAIN = frozenset({str, int, bool, NoneType})  # JSON has them as they are
+
 
 def encode(value: object) -> Any:
     """JSON for a value or a dataclass of values; empty optional fields are left out."""
+    if type(value) in PLAIN:  # most are
+        return value
     match value:
         case None | bool() | int():
             return value
@@ -33,7 +37,7 @@ def encode(value: object) -> Any:
             return [encode(item) for item in value]
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{value!r} has no exact form in JSON")
-    pairs = ((field, getattr(value, field.name)) for field in fields(value))
+    pairs = [(field, getattr(value, field.name)) for field in _fields(type(value))]
     return {field.name: encode(content) for field, content in pairs if not _says_nothing(field, content)}
 
 
@@ -72,6 +76,11 @@ def timestamp(moment: datetime) -> str:
 def _says_nothing(field: Field[Any], content: object) -> bool:
     """Whether a field is empty and stays so when it is not mentioned; other defaults may change some day."""
     return (content is None or content is False or content == "") and content == field.default
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[Field[Any], ...]:
+    return fields(kind)
 
 
 @cache

@@ -18,6 +18,7 @@ from orders.encoding import decode, decode_fact, encode, encode_fact
 from orders.events import Created, Fact, Filled
 from orders.lifecycle import TERMINAL, IllegalTransition, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
 from orders.portfolio import ImpossibleFill, Portfolio, Position, Trade
+from orders.rows import insert, update
 
 ZERO = Decimal(0)
 MOST_IDS_A_QUERY = 500  # SQLite takes 32 766 parameters, older builds 999
@@ -86,30 +87,33 @@ def record_orders(
 ) -> None:
     """Writes several changes of orders in their order, as `record_order` does each, with as few statements as possible.
 
+    An order that changes more than once is written as the last change left it; each change is an event of its own.
+
     Raises:
         StaleOrder, UnfaithfulRecord: nothing was written.
     """
+    firsts: dict[str, Order | None] = {}
+    lasts: dict[str, Order] = {}
     for order, fact, before in changes:
         if not account_id:
             raise UnfaithfulRecord(f"order {order.local_id} belongs to no account")
         if isinstance(fact, Created) != (before is None) or (before is not None and apply(before, fact) != order):
             raise UnfaithfulRecord(f"order {order.local_id} is not what {fact.event_type} makes of it")
+        if lasts.setdefault(order.local_id, order) is not order and before != lasts[order.local_id]:
+            raise StaleOrder(f"order {order.local_id} is changed twice, and the second time from something else")
+        firsts.setdefault(order.local_id, before)
+        lasts[order.local_id] = order
     same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "recorded_real_at": real_at}
-    models.OrderState.objects.bulk_create(
-        models.OrderState(**same, **_columns(order)) for order, _, before in changes if before is None
-    )
-    for order, _, before in changes:
-        if before is not None:
-            known = _columns(before)
-            changed = {name: value for name, value in _columns(order).items() if value != known[name]}
-            rows = models.OrderState.objects.filter(
-                local_id=order.local_id, account_id=account_id, version=before.version
-            )
-            if rows.update(run_id=run_id, recorded_real_at=real_at, **changed) != 1:
-                raise StaleOrder(f"order {order.local_id} is not at version {before.version} in the ledger")
-    models.OrderEvent.objects.bulk_create(
-        models.OrderEvent(**same, **_event_columns(order, fact, before)) for order, fact, before in changes
-    )
+    insert(models.OrderState, [{**same, **_columns(lasts[new])} for new, before in firsts.items() if before is None])
+    for local_id, known in firsts.items():
+        if known is not None:
+            columns = _columns(known)
+            changed = {name: value for name, value in _columns(lasts[local_id]).items() if value != columns[name]}
+            same_order = {"local_id": local_id, "account_id": account_id, "version": known.version}
+            news = {"run_id": run_id, "recorded_real_at": real_at, **changed}
+            if update(models.OrderState, news, where=same_order) != 1:
+                raise StaleOrder(f"order {local_id} is not at version {known.version} in the ledger")
+    insert(models.OrderEvent, [{**same, **_event_columns(order, fact, before)} for order, fact, before in changes])
 
 
 @transaction.atomic
@@ -501,15 +505,7 @@ def _event_columns(order: Order, fact: Fact, before: Order | None) -> dict[str, 
     detail = encode_fact(fact)
     if isinstance(fact, Created):
         detail["order"] = encode(order)
-    execution: dict[str, Any] = {}
-    if isinstance(fact, Filled):
-        execution = {
-            "qty_filled": fact.qty,
-            "fill_price": fact.price,
-            "filled_at": fact.filled_at,
-            "commission": fact.commission,
-            "execution_id": fact.execution_id,
-        }
+    execution = fact if isinstance(fact, Filled) else None
     return {
         "recorded_at": fact.at,
         "order_local_id": order.local_id,
@@ -521,7 +517,11 @@ def _event_columns(order: Order, fact: Fact, before: Order | None) -> dict[str, 
         "client_order_id": order.client_order_id,
         "stop_price": order.stop_price,
         "detail": detail,
-        **execution,
+        "qty_filled": execution and execution.qty,
+        "fill_price": execution and execution.price,
+        "filled_at": execution and execution.filled_at,
+        "commission": execution and execution.commission,
+        "execution_id": execution and execution.execution_id,
     }
 
 

@@ -87,11 +87,13 @@ def save_session(
     )
 
 
-@transaction.atomic
 def is_halted(account_id: str) -> bool:
-    """Whether the operator has halted the account: what its newest session says."""
-    row = models.TradingSession.objects.filter(account_id=account_id).order_by("-date").first()
-    return row is not None and row.halted
+    """Whether the operator has halted the account: what its newest session says.
+
+    Asked before every entry. No transaction: on SQLite each waits for whoever writes just now, and one row needs none.
+    """
+    sessions = models.TradingSession.objects.filter(account_id=account_id).order_by("-date")
+    return bool(sessions.values_list("halted", flat=True).first())
 
 
 @transaction.atomic
@@ -108,9 +110,11 @@ def set_halted(account_id: str, halted: bool, *, day: date, real_at: datetime, r
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
 def overrides() -> dict[str, str]:
-    """The settings changed on the page, as texts by key. Rows of other keys count for nothing, however they came."""
+    """The settings changed on the page, as texts by key. Rows of other keys count for nothing, however they came.
+
+    Read several times a second, so without a transaction, as `is_halted`.
+    """
     rows = models.SettingsOverride.objects.values_list("key", "value")
     return {key: value for key, value in rows if key in BY_KEY and BY_KEY[key].ui}
 

@@ -119,6 +119,14 @@ def copied_postgres(template: str, name: str) -> Iterator[str]:
         drop_postgres(name)
 
 
+def migrate(template: Path | str) -> None:
+    """Makes a database with all tables: a SQLite file, or a PostgreSQL database of that name."""
+    if isinstance(template, Path):
+        migrated_sqlite(template)
+    else:
+        make_postgres(template)
+
+
 @contextmanager
 def copied(template: Path | str, folder: Path) -> Iterator[str]:
     """The URL of a copy of a migrated database: a SQLite file, or the PostgreSQL one of that name."""

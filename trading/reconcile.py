@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import TypeVar
 
 from orders.lifecycle import Side, local_id_of
 from orders.portfolio import Position
@@ -42,6 +43,11 @@ class Found:
     price: Decimal
     held: Decimal = ZERO
 
+    @property
+    def shares(self) -> tuple[object, ...]:
+        """What differs, whatever it is worth just now."""
+        return self.symbol, self.side, self.qty, self.held
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
@@ -63,6 +69,14 @@ class Split:
         """What is held here, negative for a short."""
         return self.held_qty if self.side is Side.LONG else -self.held_qty
 
+    @property
+    def shares(self) -> tuple[object, ...]:
+        """What differs, whatever it is worth just now."""
+        return self.symbol, self.side, self.qty, self.held
+
+
+Difference = TypeVar("Difference", Found, Split)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
@@ -80,6 +94,18 @@ class Findings:
     def shares_agree(self) -> bool:
         """Whether both sides hold the same."""
         return not (self.unknown or self.gone or self.splits)
+
+    def confirmed_by(self, earlier: "Findings") -> "Findings":
+        """Of the differences in shares those that the look before showed as well.
+
+        Another one may be an execution between this look's questions, as any of a first look may.
+        """
+        return replace(
+            self,
+            unknown=_same(self.unknown, earlier.unknown),
+            gone=_same(self.gone, earlier.gone),
+            splits=_same(self.splits, earlier.splits),
+        )
 
 
 def compare(
@@ -135,6 +161,11 @@ def covers(order: OrderStatus, position: Position) -> bool:
 def is_our_pattern(client_order_id: str) -> bool:
     """Whether an engine of this program gave the id: a version 5 UUID, with `-r<n>` after a replacement."""
     return OUR_ID.fullmatch(client_order_id) is not None
+
+
+def _same(now: tuple[Difference, ...], before: tuple[Difference, ...]) -> tuple[Difference, ...]:
+    known = {each.shares for each in before}
+    return tuple(each for each in now if each.shares in known)
 
 
 def _split(ours: Position, theirs: BrokerPosition) -> Split | None:

@@ -10,11 +10,12 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from orders import store as order_store
 from orders.encoding import encode
 from orders.fields import utc_now
+from orders.rows import insert
 from risk import store as risk_store
 from trading import models
 from trading.batch import Batch
@@ -35,6 +36,7 @@ from trading.messages import (
 
 LEASE_LIFE = timedelta(seconds=15)
 REQUEST_LIFE = timedelta(seconds=60)
+END_TRANSACTION_MS = 5000
 NEW_YORK = ZoneInfo("America/New_York")
 # The ledger can be written, but holds something else than what the records build upon.
 DOES_NOT_FIT = (order_store.StaleOrder, order_store.UnfaithfulRecord, IntegrityError)
@@ -154,7 +156,7 @@ def write(
     same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "real_at": real_at}
     changes = [(each.order, each.fact, each.before) for each in records if isinstance(each, OrderRecorded)]
     order_store.record_orders(changes, **same)
-    decisions: list[models.Decision] = []
+    decisions: list[dict[str, Any]] = []
     activities: list[models.Activity] = []
     for record in records:
         match record:
@@ -174,7 +176,7 @@ def write(
                     real_at=real_at,
                 )
             case DecisionRecorded():
-                decisions.append(_decision_row(record, account_id, run_id, settings_hash, real_at))
+                decisions.append(_decision_columns(record, account_id, run_id, settings_hash, real_at))
             case HaltRecorded():  # a session's own row may only add a halt, or there may be no session yet
                 day = record.at.astimezone(NEW_YORK).date()
                 risk_store.set_halted(account_id, record.halted, day=day, real_at=real_at, run_id=run_id)
@@ -184,7 +186,7 @@ def write(
                 _write_cover(record, account_id, run_id, real_at)
             case OrderRecorded() | CandleClosed() | Noted():
                 pass
-    models.Decision.objects.bulk_create(decisions)
+    insert(models.Decision, decisions)
     return [row.pk for row in models.Activity.objects.bulk_create(activities)]
 
 
@@ -303,27 +305,27 @@ def _activity_row(record: ActivityRecorded, account_id: str, run_id: int | None,
     )
 
 
-def _decision_row(
+def _decision_columns(
     record: DecisionRecorded, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
-) -> models.Decision:
-    return models.Decision(
-        account_id=account_id,
-        run_id=run_id,
-        recorded_real_at=real_at,
-        recorded_at=record.at,
-        symbol=record.symbol,
-        strategy=record.strategy,
-        side=str(record.side),
-        candle=encode(record.candle),
-        conditions=encode(record.conditions),
-        checks=encode(record.checks),
-        refused_by=record.refused_by,
-        qty=record.qty,
-        entry_price=record.entry_price,
-        stop_price=record.stop_price,
-        correlation_id=record.correlation_id,
-        settings_hash=settings_hash,
-    )
+) -> dict[str, Any]:
+    return {
+        "account_id": account_id,
+        "run_id": run_id,
+        "recorded_real_at": real_at,
+        "recorded_at": record.at,
+        "symbol": record.symbol,
+        "strategy": record.strategy,
+        "side": str(record.side),
+        "candle": encode(record.candle),
+        "conditions": encode(record.conditions),
+        "checks": encode(record.checks),
+        "refused_by": record.refused_by,
+        "qty": record.qty,
+        "entry_price": record.entry_price,
+        "stop_price": record.stop_price,
+        "correlation_id": record.correlation_id,
+        "settings_hash": settings_hash,
+    }
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -514,6 +516,43 @@ def peek_lease() -> Lease | None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTransaction:
+    """One that has written, on a server that waits for its client: `silent_seconds` so far."""
+
+    backend: int
+    name: str
+    silent_seconds: float
+
+
+def open_transactions() -> list[OpenTransaction]:
+    """Everybody else's on this PostgreSQL database; none with SQLite, which does not tell who holds it.
+
+    No transaction, here and in `end_transaction`: both are for the time in which nobody else gets one.
+    """
+    if connection.vendor != "postgresql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, application_name, extract(epoch FROM clock_timestamp() - state_change)::float"
+            " FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_xid IS NOT NULL AND wait_event_type = 'Client'"
+        )
+        return [
+            OpenTransaction(backend=backend, name=name or "a process", silent_seconds=seconds)
+            for backend, name, seconds in cursor.fetchall()
+        ]
+
+
+def end_transaction(backend: int) -> bool:
+    """Ends a session of this PostgreSQL database, whose transaction is rolled back; False if it is not seen to end."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, %s)", [backend, END_TRANSACTION_MS])
+        row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -540,17 +579,21 @@ def ask(kind: str, payload: Mapping[str, Any], *, by: str, now: datetime | None 
     return find_request(row.pk)
 
 
-@transaction.atomic
 def claim_requests(token: str, *, now: datetime | None = None) -> list[Request]:
-    """The requests that wait for the holder of this lease, oldest first; from now on they are its to finish."""
+    """The requests that wait for the holder of this lease, oldest first; from now on they are its to finish.
+
+    Asked several times a second: only when there is one does it wait for whoever writes just now.
+    """
     now = now or utc_now()
     waiting = models.OperatorRequest.objects.filter(lease_token=token, claimed_at__isnull=True, expires_at__gt=now)
-    ids = [
-        pk
-        for pk in waiting.order_by("id").values_list("id", flat=True)
-        if models.OperatorRequest.objects.filter(id=pk, claimed_at__isnull=True).update(claimed_at=now)
-    ]
-    return [find_request(pk) for pk in ids]
+    ids = list(waiting.order_by("id").values_list("id", flat=True))
+    return _claim(ids, now) if ids else []
+
+
+@transaction.atomic
+def _claim(ids: Sequence[int], now: datetime) -> list[Request]:
+    open_ones = models.OperatorRequest.objects.filter(claimed_at__isnull=True)
+    return [find_request(pk) for pk in ids if open_ones.filter(id=pk).update(claimed_at=now)]
 
 
 @transaction.atomic

@@ -19,7 +19,7 @@ FORBIDDEN_BUILTINS = {"open", "exec", "eval", "globals", "__import__"}
 # What a file's name says of it: the rest of an app's own files are pure, and so in the contract.
 NOT_PURE = {
     "__init__", "admin", "api", "apps", "command", "consumers", "fields", "guards", "models", "store", "tasks", "urls",
-    "views", "execution", "fetching", "report", "terminal", "sweep_store", "workers", "roles", "symbols",
+    "views", "rows", "execution", "fetching", "report", "terminal", "sweep_store", "workers", "roles", "symbols",
     "tokens", "notification_store",
     "walkforward_store",
 }  # fmt: skip

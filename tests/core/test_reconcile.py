@@ -160,3 +160,20 @@ def test_nothing_else_does(other: dict[str, Any]) -> None:
 )
 def test_an_engines_ids_are_known_by_their_shape(client_id: str, is_ours: bool) -> None:
     assert is_our_pattern(client_id) is is_ours
+
+
+def test_only_what_two_looks_show_alike_counts() -> None:
+    gone, fewer, split = found(ours(10), None), found(ours(10), theirs("4")), found(ours(10), theirs("20", "50"))
+    for looks in (gone, fewer, split):
+        assert looks.confirmed_by(looks) == looks
+    moved = found(ours(10, price="99"), None)  # the same shares, worth something else
+    assert moved.confirmed_by(gone) == moved
+    # Between the questions of the second look another order was filled, or another part of it.
+    assert found(ours(10), None).confirmed_by(found(None, theirs("-7"))).shares_agree
+    assert gone.confirmed_by(fewer).shares_agree
+    assert split.confirmed_by(gone).shares_agree
+
+
+def test_orders_of_nobody_need_no_second_look() -> None:
+    stray = found(None, None, order())
+    assert stray.confirmed_by(found(None, None)).strays == stray.strays != ()

@@ -464,7 +464,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     is_refused=st.sampled_from([False, False, False, True]),
     actions=ACTIONS,
@@ -493,7 +493,7 @@ def test_however_the_wire_doubles_delays_and_shuffles_the_order_ends_as_it_did_a
     assert desk.order is settled
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(actions=ACTIONS, lost=st.sets(st.integers(min_value=0, max_value=80)))
 def test_reports_that_never_came_are_made_up_for_by_asking_for_every_id(actions: list[Action], lost: set[int]) -> None:
     desk, broker = Desk(), Broker(10)

@@ -230,6 +230,39 @@ def test_if_one_of_several_changes_does_not_fit_none_is_written(each_ledger: str
     assert [each.local_id for each in ledger_orders()] == [working.local_id]
 
 
+def test_an_order_that_is_changed_twice_in_one_writing_is_as_the_last_change_left_it(each_ledger: str) -> None:
+    working, new = record_working(order()), order("one", signal="one")
+    submitted = Submitted(local_id=new.local_id, at=at(2))
+    sent = apply(new, submitted)
+    some, rest = fill(working, "4", "100.01", execution="e1"), fill(working, "6", "100.02", execution="e2")
+    partly = apply(working, some)
+    changes: list[tuple[Order, Fact, Order | None]] = [
+        (new, Created(local_id=new.local_id, at=at(1)), None),
+        (partly, some, working),
+        (sent, submitted, new),
+        (apply(partly, rest), rest, partly),
+    ]
+    store.record_orders(changes, account_id=ACCOUNT, run_id=1, real_at=REAL)
+    assert ledger_orders() == [apply(partly, rest), sent] == store.rebuild(ACCOUNT)
+    told = models.OrderEvent.objects.filter(order_local__local_id=new.local_id).order_by("id")
+    assert [(each.event_type, each.new_state) for each in told] == [
+        ("created", "pending_submit"),
+        ("submitted", "submitted"),
+    ]
+
+
+def test_a_second_change_that_does_not_follow_the_first_is_refused_and_neither_is_written(each_ledger: str) -> None:
+    working = record_working(order())
+    some, canceled = fill(working, "4", "100.01"), Canceled(local_id=working.local_id, at=at(2))
+    changes: list[tuple[Order, Fact, Order | None]] = [
+        (apply(working, some), some, working),
+        (apply(working, canceled), canceled, working),
+    ]
+    with pytest.raises(store.StaleOrder):
+        store.record_orders(changes, account_id=ACCOUNT, run_id=1, real_at=REAL)
+    assert ledger_orders() == [working] == store.rebuild(ACCOUNT)
+
+
 # --- what the engine asks for at start --------------------------------------------------------------------------------
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 from typing import TypeVar
@@ -15,7 +16,12 @@ from django.db import connection
 from orders import models, store
 from orders.events import Canceled, Expired, Fact
 from tests.db.samples import ACCOUNT, REAL, at, order, record, record_new, record_trade, record_working, trade, uuid_of
+from trading import store as trading_store
+from trading.batch import Batch
+from trading.live.emergency import EmergencyJournal
 from trading.live.ledger import Ledger, LedgerUnavailable
+from trading.live.writer import LedgerWriter
+from trading.messages import ActivityRecorded, ActivityType, Level
 
 Answer = TypeVar("Answer")
 WRITERS = 4
@@ -101,3 +107,80 @@ def test_a_ledger_that_was_moved_away_is_noticed_and_found_again(sqlite_ledger: 
         moved.rename(path)
         runner.run(ledger.run(record_new, order("3", signal="3")))
     assert set(models.OrderState.objects.values_list("local_id", flat=True)) == {uuid_of("1"), uuid_of("3")}
+
+
+# --- an engine that stood still ---------------------------------------------------------------------------------------
+
+OURS, THEIRS = "9d1f7c1e-52e1-4d0f-9d5c-6c2f8f3f1a44", "1c7a5e0b-52e1-4d0f-9d5c-6c2f8f3f1a44"
+
+
+class Running:
+    """An engine's writer, on a ledger that it takes to be out of reach, by a clock that the test moves."""
+
+    def __init__(self, writer: LedgerWriter) -> None:
+        self.writer = writer
+        self.now = 0.0
+
+    def stands_still(self, seconds: float) -> None:
+        """Nothing of the process runs for so long."""
+        self.now += seconds
+
+    async def wants_a_stop(self) -> list[int] | None:
+        """What it is told when a stop is to go out: None, it goes out and is written down later."""
+        activity = ActivityRecorded(
+            at=at(1), type=ActivityType.NAKED, symbol="AAPL", message="no stop", level=Level.CRITICAL
+        )
+        batch = Batch(account_id=ACCOUNT, run_id=None, settings_hash="", real_at=datetime.now(UTC), records=(activity,))
+        return await self.writer.write(batch, urgent=True)
+
+
+@asynccontextmanager
+async def engine_with_the_lease(folder: Path) -> AsyncIterator[Running]:
+    """It runs, and feels that it does."""
+    journal = EmergencyJournal(folder / "journal")
+    with closing(Ledger()) as ledger:
+        await ledger.run(trading_store.take_lease, token=OURS, pid=1, host="here", port=None, real_at=datetime.now(UTC))
+        running = Running(
+            LedgerWriter(
+                ledger, journal, token=OURS, patience_seconds=5, on_lost=lambda reason: None,
+                on_regained=lambda: None, on_full=lambda: None, clock=lambda: running.now,
+            )
+        )  # fmt: skip
+        pulse = asyncio.create_task(running.writer.keep_pulse())
+        await asyncio.sleep(0)
+        running.writer.lost("nobody answers")
+        yield running
+        pulse.cancel()
+    journal.close()
+
+
+def somebody_takes_over() -> None:
+    """As `manage.py flatten` does past an engine that does not answer."""
+    trading_store.seize_lease(token=THEIRS, pid=2, host="here", real_at=datetime.now(UTC))
+    connection.close()
+
+
+def test_an_engine_that_stood_still_and_was_replaced_sends_no_stop_although_it_takes_the_ledger_to_be_lost(
+    sqlite_ledger: str, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with engine_with_the_lease(tmp_path) as engine:
+            engine.stands_still(8)
+            await asyncio.to_thread(somebody_takes_over)
+            with pytest.raises(trading_store.LeaseLost):
+                await engine.wants_a_stop()
+            with pytest.raises(trading_store.LeaseLost):  # for good
+                await engine.writer.confirm()
+            assert not engine.writer.waiting
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_stood_still_and_is_still_the_one_sends_its_stop(sqlite_ledger: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with engine_with_the_lease(tmp_path) as engine:
+            engine.stands_still(8)
+            assert await engine.wants_a_stop() is None
+            assert len(engine.writer.waiting) == 1
+
+    asyncio.run(story())

@@ -363,6 +363,21 @@ async def test_a_connection_that_is_given_up_is_replaced_and_the_reason_told(
         assert reader.got[1].detail == "it was mute"
 
 
+async def test_a_stream_that_is_given_up_while_bars_come_in_has_lost_no_message(peer: Peer, data: AlpacaData) -> None:
+    async def script(socket: web.WebSocketResponse) -> None:
+        await greet(socket)
+        for _ in range(500):
+            await send_msgpack(socket, *[bar_message("F", NINE_45)] * 20)
+        await stay(socket)
+
+    peer.stream = script
+    reader = Reader(data.subscribe_bars(["F"]))
+    await reader.until(lambda got: reader.bars())
+    await data.reconnect_bars("it was mute")
+    await reader.until(lambda got: reader.states() == [True, False, True])
+    assert "could not be read" not in reader.details()
+
+
 async def test_a_bad_bar_costs_neither_its_frame_nor_the_stream(peer: Peer, data: AlpacaData) -> None:
     good = bar_message("F", NINE_45)
     bad = [{**good, "t": "soon"}, {**good, "o": "ten"}, {**good, "c": float("nan")}, {"T": "b", "S": "F"}]

@@ -1,5 +1,6 @@
 """Orders on a broker that loses, refuses and forgets: what the desk makes of each answer, and of none."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -11,10 +12,11 @@ from orders.lifecycle import OrderState
 from tests.live.alpaca_peer import Answer, reset
 from tests.live.engine_on_peer import Stage, until
 from trading.live.desk import Pauses
-from trading.live.engine import Engine
+from trading.live.engine import NOT_KNOWN, Engine
 from trading.messages import CloseRequested, Halted
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
+FIRST = "00000000-0000-4000-8000-000000000001"
 SECOND = "00000000-0000-4000-8000-000000000002"
 NOT_FOUND = Answer(status=404, body={"code": 40410000, "message": "order not found"})
 UNAUTHORIZED = Answer(status=401, body={"message": "unauthorized."})
@@ -25,6 +27,7 @@ NO_SHARES = Answer(
 )
 RATE_LIMITED = Answer(status=429, text="", headers={"Retry-After": "0.05"})
 UNPROCESSABLE = Answer(status=422, body={"code": 42210000, "message": "cannot replace order in accepted status"})
+SOON_THE_END = Pauses(hurried_seconds=0.05)  # half a minute of look-ups, as in production
 
 
 @pytest.fixture
@@ -341,3 +344,79 @@ async def test_a_sale_whose_fill_is_not_told_is_asked_for(stage: Stage) -> None:
         await until(lambda: engine.trader.portfolio.positions == {})
         (trade,) = await engine.ledger.run(order_store.recent_trades, "test:PA1")
         assert (trade.trade.exit_price, trade.trade.exit_reason) == (Decimal(101), "manual")
+
+
+# --- ending with an order of which nothing is known -------------------------------------------------------------------
+
+
+async def lost_entry(stage: Stage, engine: Engine) -> str:
+    """An entry whose request got no answer, and which the broker does not know so far: its local id."""
+    stage.peer.on("POST", "/v2/orders", reset)
+    await stage.bar(engine, "102.11")
+    await until(lambda: "unknown" in engine.trader.block_of("AAPL"))
+    (order,) = engine.trader.orders.values()
+    return order.local_id
+
+
+async def test_an_entry_that_turns_up_while_the_engine_ends_is_cancelled(stage: Stage) -> None:
+    stage.pauses = SOON_THE_END
+    async with stage.engine() as engine:
+        local_id = await lost_entry(stage, engine)
+
+        async def canceled(_request: web.Request) -> Answer:
+            stage.orders[FOREIGN]["status"] = "canceled"
+            stage.tells("canceled", FOREIGN)
+            return Answer(status=204, text="")
+
+        stage.peer.on("DELETE", f"/v2/orders/{FOREIGN}", canceled)
+        before = len(stage.peer.asked("GET", "/v2/orders:by_client_order_id"))
+        ending = asyncio.create_task(engine.wind_down())
+        await until(lambda: len(stage.peer.asked("GET", "/v2/orders:by_client_order_id")) > before)
+        stage.works(FOREIGN, client_order_id=local_id, qty="12", stop_price="103")
+        await ending
+        assert engine.trader.orders[local_id].state is OrderState.CANCELED
+        assert not engine.stop_failed
+
+
+async def test_an_engine_that_ends_does_not_wait_for_bars_it_has_asked_for(stage: Stage) -> None:
+    asked, answering = asyncio.Event(), asyncio.Event()
+
+    async def never(_request: web.Request) -> Answer:
+        asked.set()
+        await answering.wait()
+        return Answer(status=503)
+
+    async with stage.engine() as engine:
+        await stage.entry(engine)
+        stage.passes(minutes=5)
+        stage.peer.on("GET", "/v2/stocks/bars", never)
+        stage.peer.on("DELETE", f"/v2/orders/{FIRST}", Answer(status=204, text=""))
+        engine.ask_history(engine.sessions.fill_gap(engine))
+        await asked.wait()
+        engine.stop("a test")
+        ending = asyncio.create_task(engine.wind_down())
+        await until(lambda: stage.peer.asked("DELETE", f"/v2/orders/{FIRST}"))
+        stage.orders[FIRST]["status"] = "canceled"
+        stage.tells("canceled", FIRST)
+        await ending
+        assert engine.is_idle()
+        assert not engine.stop_failed
+        answering.set()
+
+
+async def test_an_entry_that_the_broker_may_still_get_makes_it_a_failure_and_is_for_the_next_start(
+    stage: Stage,
+) -> None:
+    """However often it is denied meanwhile: only half a minute of silence says that a request never left."""
+    stage.pauses = SOON_THE_END
+    async with stage.engine() as engine:
+        local_id = await lost_entry(stage, engine)
+        await engine.wind_down()
+        assert engine.stop_failed
+        assert engine.stop_reason.endswith(f"{NOT_KNOWN}: AAPL")
+        assert engine.trader.orders[local_id].state is OrderState.SUBMITTED
+    stage.pauses = SHORT
+    async with stage.engine() as successor:
+        await until(lambda: successor.trader.orders[local_id].state is OrderState.SUBMIT_FAILED)
+        await successor.wind_down()
+        assert not successor.stop_failed

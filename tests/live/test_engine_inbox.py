@@ -71,4 +71,35 @@ async def test_the_orders_of_one_minute_are_written_together_before_any_of_them_
             await asyncio.gather(*(engine.tell(BarDelivered(now=stage.now, bar=bar)) for bar in bars))
             await until(lambda: len(stage.orders) == len(symbols))
             told = await engine.ledger.run(marks)
-    assert [len(told[event]) for event in ("created", "submitted")] == [1, 1]
+    assert told["created"] == told["submitted"]
+    assert len(told["submitted"]) == 1
+
+
+async def test_entries_over_the_limit_of_a_minute_are_not_sent_and_halt_the_account(
+    ledger: str, tmp_path: Path
+) -> None:
+    symbols = ("AAPL", "AMD", "META")
+    async with Peer() as peer:
+        stage = Stage(peer, tmp_path, watchlist=",".join(symbols), **{"risk.max_orders_per_minute": "2"})
+        stage.script()
+        async with stage.engine(streams=False) as engine:
+            stage.passes(minutes=1)
+            price = Decimal("102.11")
+            bars = [
+                Bar(symbol=each, timestamp=OPEN, open=price, high=price, low=Decimal(99), close=price, volume=100)
+                for each in symbols
+            ]
+            await asyncio.gather(*(engine.tell(BarDelivered(now=stage.now, bar=bar)) for bar in bars))
+            await until(lambda: bool(engine.trader.halted))
+            await until(lambda: len(stage.orders) == 2)
+            await engine.landed()
+            told = await engine.ledger.run(
+                lambda: list(
+                    OrderEvent.objects.filter(order_local__symbol="META")
+                    .order_by("id")
+                    .values_list("event_type", flat=True)
+                )
+            )
+        assert engine.trader.halted == "more than 2 order requests in a minute"
+        assert {each["symbol"] for each in stage.orders.values()} == {"AAPL", "AMD"}
+        assert told == ["created", "failed"]

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from orders import store as order_store
@@ -110,7 +112,7 @@ class Scene:
         """Goes on for a moment that differs each time, and is stopped again."""
         assert self.engine is not None
         self.engine.process.send_signal(signal.SIGCONT)
-        time.sleep(self.chance.uniform(0.001, 0.3))
+        time.sleep(self.chance.uniform(0.001, 0.05))
         self.engine.process.send_signal(signal.SIGSTOP)
         time.sleep(0.02)
         return True
@@ -123,6 +125,29 @@ class Scene:
                 return True
             ledger.execute("ROLLBACK")
             return False
+
+    def hang_at_the_server(self, table: str, rows: str = "") -> None:
+        """The engine is stopped as soon as its transaction updates a row of that PostgreSQL table, and holds it.
+
+        With `rows` it has locked those of another table as well. A slow server is what makes the moment long enough.
+        """
+        assert self.engine is not None
+        lock = f"PERFORM 1 FROM {rows} FOR UPDATE;" if rows else ""
+        is_slow = f"BEGIN {lock} PERFORM pg_sleep(1); RETURN NEW; END"
+        function = "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ {} $$"
+        is_seen = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {}"
+        with databases.default_database(self.url), connection.cursor() as cursor:
+
+            def answers(where: str) -> bool:
+                cursor.execute(is_seen.format(where))
+                return bool(cursor.fetchone()[0])
+
+            cursor.execute(function.format(is_slow))
+            cursor.execute(f"CREATE TRIGGER slowly BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION slowly()")
+            self.until(lambda: answers("wait_event = 'PgSleep'"))
+            self.engine.process.send_signal(signal.SIGSTOP)
+            self.until(lambda: answers("state = 'idle in transaction' AND backend_xid IS NOT NULL"))
+            cursor.execute(function.format("BEGIN RETURN NEW; END"))
 
     def flatten(self, **settings: str) -> subprocess.CompletedProcess[str]:
         variables = environment(
@@ -250,6 +275,14 @@ def test_after_an_engine_that_is_dead_and_the_next_one_finds_nothing_to_do(scene
     assert scene.ledger() == books
 
 
+def wakes_up_and_touches_nothing(engine: EngineProcess, scene: Scene) -> None:
+    """The hung engine goes on, finds itself replaced, and ends with status 1."""
+    engine.process.send_signal(signal.SIGCONT)
+    assert engine.process.wait(PATIENCE_SECONDS) == 1, engine.log
+    assert (scene.held(), scene.working()) == ({}, [])
+    assert scene.ledger() == {"halted": True, "unfinished": 0, "exits": CLOSED, "trades": CLOSED, "lease": None}
+
+
 def test_past_an_engine_that_hangs_with_its_ledger_on_postgresql(scene_on_postgres: Scene) -> None:
     scene = scene_on_postgres
     engine = scene.start()
@@ -258,10 +291,33 @@ def test_past_an_engine_that_hangs_with_its_ledger_on_postgresql(scene_on_postgr
     assert is_proven(done)
     assert "closing past it." in done.stdout
     assert (scene.held(), scene.working()) == ({}, [])
-    engine.process.send_signal(signal.SIGCONT)
-    assert engine.process.wait(PATIENCE_SECONDS) == 1, engine.log
+    wakes_up_and_touches_nothing(engine, scene)
+
+
+@pytest.mark.parametrize("rows", ["", "trading_session"])
+def test_past_an_engine_that_hangs_within_a_transaction_on_postgresql(scene_on_postgres: Scene, rows: str) -> None:
+    """Its heartbeat holds the lease; or, with the account's day as well, even a halt would wait for it."""
+    scene = scene_on_postgres
+    engine = scene.start()
+    scene.hang_at_the_server("engine_lease", rows)
+    done = scene.flatten()
+    assert is_proven(done)
+    assert "held the ledger for" in done.stdout
     assert (scene.held(), scene.working()) == ({}, [])
-    assert scene.ledger() == {"halted": True, "unfinished": 0, "exits": CLOSED, "trades": CLOSED, "lease": None}
+    wakes_up_and_touches_nothing(engine, scene)
+
+
+def test_past_an_engine_that_hangs_while_it_takes_the_request_up(scene_on_postgres: Scene) -> None:
+    scene = scene_on_postgres
+    engine = scene.start()
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(scene.flatten)
+        scene.hang_at_the_server("operator_request")
+        done = asked.result()
+    assert is_proven(done)
+    assert "The engine cannot be asked" in done.stdout
+    assert (scene.held(), scene.working()) == ({}, [])
+    wakes_up_and_touches_nothing(engine, scene)
 
 
 async def flattened_at_night(folder: Path, url: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:

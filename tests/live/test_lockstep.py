@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ class Engine:
         self.due = [due for due in self.due if due > at]
 
 
-async def is_waiting(task: "asyncio.Task[None]") -> bool:
+async def is_waiting(task: "asyncio.Task[Any]") -> bool:
     await asyncio.sleep(0.02)
     return not task.done()
 
@@ -132,3 +133,36 @@ async def test_timers_fire_at_the_time_the_market_says() -> None:
     assert lockstep.next_due() == NOW
     await lockstep.timers(NOW + timedelta(seconds=30))
     assert (engine.fired, lockstep.next_due()) == ([NOW], NOW + timedelta(seconds=90))
+
+
+# --- what comes from outside the market -------------------------------------------------------------------------------
+
+
+async def test_what_comes_between_two_steps_waits_for_the_one_under_way_and_holds_up_the_next() -> None:
+    lockstep = Lockstep()
+    happened: list[str] = []
+
+    async def operator() -> None:
+        async with lockstep.between_steps():
+            happened.append("halted")
+            await asyncio.sleep(0.02)
+            happened.append("written down")
+
+    async with lockstep.step():
+        halting = asyncio.create_task(operator())
+        assert await is_waiting(halting)
+        happened.append("first minute")
+    async with lockstep.step():
+        happened.append("second minute")
+    assert happened == ["first minute", "halted", "written down", "second minute"]
+    await halting
+
+
+async def test_a_step_that_does_not_end_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    lockstep = Lockstep()
+    async with lockstep.step():
+        async with lockstep.between_steps():
+            assert "lockstep.step_does_not_end" in caplog.text
+        waiting = asyncio.create_task(lockstep.step().acquire())
+        assert await is_waiting(waiting)  # the step is still the market's
+    await waiting

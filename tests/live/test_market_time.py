@@ -183,6 +183,32 @@ async def test_a_timer_that_never_goes_away_does_not_stop_time() -> None:
     await market.stop()
 
 
+async def test_whoever_comes_between_two_steps_meets_a_minute_that_is_worked_off() -> None:
+    lockstep = Lockstep()
+    market = Market(bars=ScriptedBars(script(FULL_DAY)), account_number="T", speed=0, keys=KEYS, lockstep=lockstep)
+    worked_off: list[datetime] = []
+    met: list[tuple[datetime, datetime]] = []
+
+    async def work_off(now: datetime) -> None:
+        await asyncio.sleep(0.001)
+        worked_off.append(now)
+
+    async def come_by() -> None:
+        while not market.ended.is_set():
+            async with lockstep.between_steps():
+                if worked_off:
+                    met.append((market.now, worked_off[-1]))
+            await asyncio.sleep(0.0007)
+
+    await market.start()
+    lockstep.attach(next_due=lambda: None, fire_timers=work_off, is_idle=lambda: True)
+    market.begin()
+    await asyncio.gather(market.run(), come_by())
+    await market.stop()
+    assert len(met) > 100
+    assert [(now, done) for now, done in met if now != done] == []
+
+
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from tests import databases
 from tests.built_in_market import Conductor, script
 from tests.live.engine_process import Account, EngineProcess
 from trading import store
+from trading.simulator.faults import Fault, Kind, On, Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,45 @@ def test_shares_without_a_stop_at_the_broker_make_it_a_failure_that_says_so(
     outcome, reason, has_lease = ending(engine.url)
     assert (outcome, has_lease) == ("failed", False)
     assert reason == "SIGTERM; no stop works at the broker for AAPL"
+
+
+def test_an_engine_that_is_stopped_while_it_starts_protects_first_what_it_finds(
+    tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    async def story() -> EngineProcess:
+        async with holding(tmp_path, migrated_sqlite) as (account, engine, conductor):
+            engine.kill()
+            (stop,) = await account.working()
+            await account.cancel(stop)
+            second = EngineProcess(conductor.market.urls, tmp_path, engine.url, log_level="DEBUG")
+            await second.says("work=take_lease")
+            assert await second.stops() == 0, second.log
+            assert [(each["type"], each["qty"]) for each in await account.working()] == [("stop", "10")]
+            return second
+
+    engine = asyncio.run(story())
+    assert ending(engine.url) == ("stopped", "SIGTERM", False)
+
+
+def test_an_engine_that_could_not_ask_the_broker_before_it_was_stopped_says_so(
+    tmp_path: Path, migrated_sqlite: Path
+) -> None:
+    silence = Schedule(faults=(Fault(on=On.FILLS, kind=Kind.HANG, number=1, times=9, seconds=600),))
+
+    async def story() -> EngineProcess:
+        url = databases.copied_sqlite(migrated_sqlite, tmp_path / "trading.db")
+        async with Conductor(script("100|" * 30), patience_seconds=600, faults=silence) as conductor:
+            conductor.lockstep.detach()
+            engine = EngineProcess(conductor.market.urls, tmp_path, url, log_level="DEBUG")
+            try:
+                await engine.says("work=start_run")
+                assert await engine.stops() == 1, engine.log
+            finally:
+                engine.kill()
+            return engine
+
+    engine = asyncio.run(story())
+    assert ending(engine.url) == ("failed", "SIGTERM; ledger and broker were not compared", False)
 
 
 def test_a_second_signal_ends_it_at_once_and_the_stop_stays(tmp_path: Path, migrated_sqlite: Path) -> None:

@@ -86,13 +86,10 @@ def _in_child(work: Callable[[Any], None], template: Path | str) -> None:
 
 
 def migrated(template: Path | str) -> None:
-    """Makes a database with all tables: a SQLite file, or a PostgreSQL database of that name."""
+    """Makes the database that each story gets a copy of."""
     from tests import databases
 
-    if isinstance(template, Path):
-        databases.migrated_sqlite(template)
-    else:
-        databases.make_postgres(template)
+    databases.migrate(template)
 
 
 def dropped(name: str) -> None:

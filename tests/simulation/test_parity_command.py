@@ -2,12 +2,9 @@
 
 import json
 import shutil
-import signal
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -41,15 +38,6 @@ class Records:
         with databases.default_database(f"sqlite:///{self.folder / 'trading.db'}"):
             call_command("parity", run_or_day, *options)
         return self._capsys.readouterr().out
-
-    def first_difference(self, run: str) -> list[str]:
-        """When the run differs first, if it does: others may follow from it."""
-        printed = ""
-        with suppress(UserError):
-            printed = self.parity(run, "--json")
-        (each,) = json.loads(printed or self._capsys.readouterr().out)["runs"]
-        assert each["trades"]["engine"] >= 2
-        return [difference["at"] for difference in each["differences"][:1]]
 
     def report(self) -> dict[str, Any]:
         """The JSON of a run that differs."""
@@ -109,9 +97,7 @@ def test_neither_does_one_that_was_stopped_went_on_and_had_its_settings_changed(
 ) -> None:
     """A position is open when it stops in the middle of a day; the next run takes it over and closes it."""
     folder = tmp_path / "data"
-    # With one position at a time no entry is at the broker when it stops: what is filled while no engine listens is not
-    # in its recordings.
-    chosen = {"velez.allow_short": "true", "risk.consecutive_loss_pause": "10", "risk.max_open_positions": "1"}
+    chosen = {"velez.allow_short": "true", "risk.consecutive_loss_pause": "10"}
     engine = Engine(migrated_sqlite, folder, "--seed", "3", settings=chosen)
     try:
         wait_for(engine, lambda: len(trades(folder)) >= 2)
@@ -119,8 +105,7 @@ def test_neither_does_one_that_was_stopped_went_on_and_had_its_settings_changed(
             config = settings.ALGO
             risk_store.set_override("risk.max_position_pct", "0.2", by="me", config=config, real_at=timezone.now())
         wait_for(engine, lambda: "SettingsChanged" in told(folder, 1))
-        wait_for(engine, lambda: pauses_with_a_position(engine, folder))
-        engine.process.send_signal(signal.SIGCONT)
+        wait_for(engine, lambda: bool(held(folder)))
         engine.stopped()
         engine = Engine(migrated_sqlite, folder, "--seed", "3", settings=chosen)
         wait_for(engine, lambda: "DataEnded" not in told(folder, 2) and len(trades(folder, run=2)) >= 2)
@@ -129,10 +114,8 @@ def test_neither_does_one_that_was_stopped_went_on_and_had_its_settings_changed(
         engine.process.kill()
         engine.process.wait()
     records = Records(folder, settings, capsys)
-    ((interrupted,),) = query(folder, "SELECT max(recorded_at) FROM activity WHERE run_id = 1")
     for run in ("1", "2"):
-        for at in records.first_difference(run):  # what was on its way just then may be repeated in another order
-            assert abs(datetime.fromisoformat(at) - datetime.fromisoformat(interrupted)) < timedelta(minutes=15)
+        assert records.parity(run).startswith(f"Run {run}: 0 differences in ")
     for day in recording.days(2, data_dir=folder):
         if recording.all_bars(2, day, data_dir=folder):
             assert "Run 2: 0 differences in " in records.parity(day.isoformat())
@@ -158,15 +141,6 @@ def trades(folder: Path, run: int = 1) -> list[tuple[Any, ...]]:
 def held(folder: Path) -> list[tuple[Any, ...]]:
     """Stops that protect a position just now."""
     return query(folder, "SELECT id FROM order_state WHERE role = 'stop_loss' AND state = 'accepted'")
-
-
-def pauses_with_a_position(engine: Engine, folder: Path) -> bool:
-    """Holds the engine and its market, and lets them go on unless a position is held."""
-    engine.process.send_signal(signal.SIGSTOP)
-    if held(folder):
-        return True
-    engine.process.send_signal(signal.SIGCONT)
-    return False
 
 
 def told(folder: Path, run: int) -> str:

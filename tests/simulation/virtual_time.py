@@ -24,7 +24,7 @@ Arguments = TypeVarTuple("Arguments")
 AnyHandle = TypeVar("AnyHandle", bound=asyncio.Handle)
 LIFE: ContextVar["Life | None"] = ContextVar("life", default=None)
 LOGS_ITS_END = "_log_destroy_pending"  # of a task: whether it complains when it is forgotten before it has ended
-PATIENCE_SECONDS = 60.0  # real time; no piece of work takes that long
+PATIENCE_SECONDS = 60  # real time while this process is not suspended; no piece of work takes that long
 
 
 class Life:
@@ -213,10 +213,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         for job, _ in self._finished:
             self._running.discard(job)
         if len(self._running) > self.held():
-            events = look(PATIENCE_SECONDS)
-            if not events:
-                raise NothingWillHappen("a piece of work on a thread does not end")
-            return events
+            for _ in range(PATIENCE_SECONDS):
+                if events := look(1):
+                    return events
+            raise NothingWillHappen("a piece of work on a thread does not end")
         if events := look(0):
             return events
         self.steps += 1

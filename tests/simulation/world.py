@@ -93,6 +93,10 @@ class PacedEngine(Engine):
         """Nobody asks a simulated engine for its figures, and to write them out takes a tenth of a story."""
         return ""
 
+    async def keep_pulse(self) -> None:
+        """Virtual time never stands still. The real one may, while somebody has suspended the simulation."""
+        await asyncio.Event().wait()
+
 
 class PacedOperator(Operator):
     """Looks for requests less often: a look takes longer here than a second does."""
@@ -253,8 +257,8 @@ class _World:
 
     async def _second_engine(self) -> None:
         """Somebody starts another engine on the same database: it must not get as far as trading."""
-        first = self._process.engine if self._process is not None else None
-        if first is None or first.stop_wanted.is_set() or self._life is None or self._life.is_over:
+        first, first_life = self._process.engine if self._process is not None else None, self._life
+        if first is None or first.stop_wanted.is_set() or first_life is None or first_life.is_over:
             return  # nobody is there to be in its way
         life, others = Life(), list[EngineProcess]()
 
@@ -267,7 +271,8 @@ class _World:
         task = self._loop.begin(life, start())
         await asyncio.wait({task}, timeout=SECOND_START_SECONDS)
         self._loop.kill(life)
-        if others[0].engine is not None:
+        others[0]._engine_lock.release()  # the system does, when a process ends
+        if others[0].engine is not None and not first_life.is_over:  # else it was killed in this very moment
             raise Violation("I2 two engines run on one database")
 
     async def _place(self, config: Config, options: Options, cleanup: AsyncExitStack) -> Place:

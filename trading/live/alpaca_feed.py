@@ -175,6 +175,8 @@ class Feed(ABC, Generic[Item]):
             try:
                 await self._stream._consume()
             except UNREADABLE as error:
+                if self._stream._ws is None:
+                    return  # it was closed here while messages were worked off: alpaca-py reads on, from nothing
                 self._lost(f"a message could not be read: {type(error).__name__} {error}")
 
     async def _close(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from orders.events import Rejected, ReplaceRefused, SubmitFailed, Submitted
+from orders.events import Rejected, ReplaceRefused, SubmitFailed
 from orders.lifecycle import Order, OrderState, OrderType, Role
 from orders.reports import BrokerOrderStatus
 from risk import store as risk_store
@@ -44,13 +44,15 @@ class Pauses:
     """How long the desk waits before it asks what became of something.
 
     Without an event of its order for `answer_seconds` the broker is asked, then ever more rarely. An order of unknown
-    state is asked for after each of `look_up_seconds`; one that the broker has denied each time was never sent. What is
-    refused because the broker's states lag is sent again after `lag_seconds`.
+    state is asked for after each of `look_up_seconds`; one that the broker has denied each time was never sent. While
+    the engine ends it is asked for every `hurried_seconds` besides. What is refused because the broker's states lag is
+    sent again after `lag_seconds`.
     """
 
     answer_seconds: float = 3.0
     longest_answer_seconds: float = 30.0
     look_up_seconds: tuple[float, ...] = (5.0, 10.0, 15.0)
+    hurried_seconds: float = 1.0
     lag_seconds: float = 0.25
 
 
@@ -69,25 +71,24 @@ class Desk:
         self._entry_times: deque[float] = deque()
         self._refusals = 0
 
-    async def submit(self, order: Order) -> None:
-        """Sends a new order, after it was written down as submitted."""
+    def take_up(self, order: Order) -> bool:
+        """Whether a new order is sent once it is written down as submitted; from now on it is being worked on."""
         self._at_work.add(order.local_id)
+        return order.role is not Role.ENTRY or not self._is_too_many()
+
+    async def submit(self, order: Order) -> None:
+        """Sends a new order that was taken up, after it was written down."""
         try:
             await self._send_new(order)
         finally:
             self._at_work.discard(order.local_id)
 
     def is_at_work_on(self, local_id: str) -> bool:
-        """Whether a request about the order is under way."""
+        """Whether a request about the order is under way, or about to be."""
         return local_id in self._at_work
 
     async def _send_new(self, order: Order) -> None:
-        engine = self._engine
-        if order.role is Role.ENTRY and await self._is_too_many():
-            await self._not_sent(order, "too many order requests a minute")
-            return
-        await engine.tell(OrderChanged(now=engine.clock(), fact=Submitted(local_id=order.local_id, at=engine.clock())))
-        if order.role is Role.ENTRY and (problem := await self._forbidden()):
+        if order.role is Role.ENTRY and (problem := await self._forbidden(order)):
             await self._not_sent(order, problem)
             return
         await self.send(order, is_first=True)
@@ -146,13 +147,17 @@ class Desk:
             await self._engine.report(status)
         return bool(found)
 
-    async def _forbidden(self) -> str:
+    async def _forbidden(self, order: Order) -> str:
         """Why an entry that was decided may not leave after all; empty if it may.
 
         Nothing leaves that the ledger does not have, stops and exits excepted; and somebody may have halted the account
         from outside while this engine hung.
         """
         engine = self._engine
+        if engine.trader.orders[order.local_id].state is OrderState.PENDING_SUBMIT:  # it was not taken up
+            limit = engine.config["risk.max_orders_per_minute"]
+            await self._halt(f"more than {limit} order requests in a minute")
+            return "too many order requests a minute"
         try:
             if await self._is_halted_in_ledger() and not engine.trader.halted:
                 await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
@@ -177,8 +182,8 @@ class Desk:
         fact = SubmitFailed(local_id=order.local_id, at=engine.clock(), detail=reason)
         await engine.tell(OrderChanged(now=engine.clock(), fact=fact))
 
-    async def _is_too_many(self) -> bool:
-        """Whether entries go out faster than any strategy of ours would send them; halts then.
+    def _is_too_many(self) -> bool:
+        """Whether entries go out faster than any strategy of ours would send them.
 
         Only by the real clock: a market in this process may play a whole day in a minute.
         """
@@ -188,11 +193,8 @@ class Desk:
         while self._entry_times and self._entry_times[0] <= now - 60:
             self._entry_times.popleft()
         self._entry_times.append(now)
-        limit = self._engine.config["risk.max_orders_per_minute"]
-        if len(self._entry_times) <= limit:
-            return False
-        await self._halt(f"more than {limit} order requests in a minute")
-        return True
+        limit: int = self._engine.config["risk.max_orders_per_minute"]
+        return len(self._entry_times) > limit
 
     async def _count_refusal(self) -> None:
         self._refusals += 1
@@ -203,6 +205,7 @@ class Desk:
         await self._engine.tell(Halted(now=self._engine.clock(), reason=reason, is_alarm=True))
 
     async def _submit(self, order: Order) -> OrderStatus:
+        """Sends a request. Raises LeaseLost: this engine stood still after it was written down, and is replaced."""
         request = OrderRequest(
             symbol=order.symbol,
             buys=order.buys,
@@ -225,6 +228,7 @@ class Desk:
             since_decision_seconds=(self._engine.clock() - order.created_at).total_seconds(),
         )
         for _ in range(WASH_TRADE_TRIES - 1):
+            await self._engine.writer.confirm()
             try:
                 return await self._engine.calls.submit(request, protective=protective)
             except OrderRefused as refusal:
@@ -232,6 +236,7 @@ class Desk:
                 if not (protective and (refusal.is_wash_trade or refusal.lacks_shares)):
                     raise
             await asyncio.sleep(self.pauses.lag_seconds)
+        await self._engine.writer.confirm()
         return await self._engine.calls.submit(request, protective=protective)
 
     async def cancel(self, order: Order) -> None:
@@ -379,6 +384,22 @@ class Desk:
         if order.local_id not in self._unsettled:
             self._unsettled.add(order.local_id)
             self._watch(self._settle_unknown(order))
+
+    def hurry(self) -> None:
+        """Asks often for what is unknown, until `close`: what turns up while the engine ends can still be cancelled.
+
+        It does not count as a denial. Those are half a minute apart because a request may be on its way, and an engine
+        that ends has no half minute.
+        """
+        self._watch(self._hurry())
+
+    async def _hurry(self) -> None:
+        orders = self._engine.trader.orders
+        while True:
+            for local_id in sorted(self._unsettled & orders.keys()):
+                if not orders[local_id].is_terminal:
+                    await self.look_up(orders[local_id])
+            await asyncio.sleep(self.pauses.hurried_seconds)
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

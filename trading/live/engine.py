@@ -7,7 +7,7 @@ are written together. Nothing else touches the Trader.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from orders import store as order_store
-from orders.events import Fact
-from orders.lifecycle import Order, local_id_of
+from orders.events import Fact, Submitted
+from orders.lifecycle import Order, OrderState, local_id_of
 from orders.reports import Execution, OrderReport, facts
 from risk.config import Config
 from trading import store
@@ -85,6 +85,7 @@ LONGEST_SLEEP_SECONDS = 0.25
 MOST_BARS_WAITING = 1000  # read from the stream and not worked off
 MOST_TAKEN_TOGETHER = 100  # entries of the inbox, before others have their turn
 RECORDING_SECONDS = 1.0
+NOT_KNOWN = "whether the broker has an order is not known, the next start asks again"
 
 
 class Lockstep(Protocol):
@@ -98,6 +99,9 @@ class Lockstep(Protocol):
 
     async def settled(self) -> None:
         """Returns when every frame was worked off and the engine is idle."""
+
+    def between_steps(self) -> AbstractAsyncContextManager[None]:
+        """Holds the market between two of its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +179,7 @@ class Engine:
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._busy = False
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._questions: set[asyncio.Task[None]] = set()  # those of them that ask for bars
         self._idle = asyncio.Event()
         self._progress = asyncio.Event()
         self.cover = CoverMeter(times_fills=times_fills)
@@ -222,6 +227,10 @@ class Engine:
         report = order_report(status)
         self._inbox.put_nowait(_Item(report=report, frame=frame, reconciling=reconciling, done=done))
         await done
+
+    def between_steps(self) -> AbstractAsyncContextManager[None]:
+        """For what comes from outside the market: one in this process does not move on until it is handled."""
+        return self.lockstep.between_steps() if self.lockstep is not None else nullcontext()
 
     def is_idle(self) -> bool:
         """Whether nothing is waiting, being handled, or on its way to or from the broker."""
@@ -316,12 +325,27 @@ class Engine:
         thoughts: list[_Thought] = []
         try:
             for event in events:
-                answers = self.trader.handle(event)
-                records = [answer for answer in answers if isinstance(answer, Record)]
-                records += self._measure_cover(records)
-                thoughts.append(_Thought(event, answers, records))
+                thought = self._think(event)
+                thoughts.append(thought)
         finally:  # what was thought before one that cannot be handled holds
+            thoughts += self._send_off(thoughts)
             await self._write_and_act(thoughts)
+
+    def _think(self, event: Event) -> _Thought:
+        answers = self.trader.handle(event)
+        records = [answer for answer in answers if isinstance(answer, Record)]
+        return _Thought(event, answers, records + self._measure_cover(records))
+
+    def _send_off(self, thoughts: Sequence[_Thought]) -> list[_Thought]:
+        """New orders that leave as soon as this is written down are written down as submitted with it."""
+        answers = [answer for thought in thoughts for answer in thought.answers]
+        orders = [answer.order for answer in answers if isinstance(answer, SubmitOrder)]
+        now = self.clock()
+        return [
+            self._think(OrderChanged(now=now, fact=Submitted(local_id=order.local_id, at=now)))
+            for order in orders
+            if self.desk.take_up(order)
+        ]
 
     async def _write_and_act(self, thoughts: Sequence[_Thought]) -> None:
         rows = [
@@ -329,6 +353,8 @@ class Engine:
         ]
         if rows:
             await self._write(rows, urgent=any(_protects(answer) for thought in thoughts for answer in thought.answers))
+        elif any(isinstance(answer, Command) for thought in thoughts for answer in thought.answers):
+            await self.writer.confirm()
         for thought in thoughts:
             self._publish(thought.event, thought.records)
             for answer in thought.answers:
@@ -425,13 +451,23 @@ class Engine:
             case CompareWithBroker():
                 self.recovery.ask()
             case RequestHistory():
-                self.spawn(self.sessions.answer_window(self, command))
+                self.ask_history(self.sessions.answer_window(self, command))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts an action that the engine counts as in flight until it ends; protective ones are never cancelled."""
         task = asyncio.create_task(work)
         self._in_flight.add(task)
         task.add_done_callback(self._landed)
+        return task
+
+    def ask_history(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts a question for bars, in flight like an action. An engine that ends neither asks nor waits for one."""
+        if self.stop_wanted.is_set():
+            work.close()
+            return
+        task = self.spawn(work)
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
 
     async def abandon(self) -> None:
         """Ends what is still in flight when its time is up: its outcome is for the next start to find out."""
@@ -472,6 +508,10 @@ class Engine:
         except (store.LeaseLost, *store.DOES_NOT_FIT) as error:
             self.stop(f"what waited for the ledger cannot be written: {error}", failed=True)
             await asyncio.Event().wait()
+
+    async def keep_pulse(self) -> None:
+        """Notices, for ever, when this process has stood still: somebody may have taken over meanwhile."""
+        await self.writer.keep_pulse()
 
     def _ledger_lost(self, reason: str) -> None:
         self.broadcaster.ledger(reason)
@@ -517,9 +557,9 @@ class Engine:
                 case StreamState():
                     self._stream_changed(self.bar_stream_up, item, "bars")
                     if item.missed:
-                        self.spawn(self.sessions.fetch_missed(self, item.missed))
+                        self.ask_history(self.sessions.fetch_missed(self, item.missed))
                     elif item.connected:
-                        self.spawn(self.sessions.fill_gap(self))
+                        self.ask_history(self.sessions.fill_gap(self))
 
     async def follow_trade_updates(self) -> None:
         """Reads the trade update stream until it ends; after every connect ledger and broker are compared."""
@@ -537,7 +577,7 @@ class Engine:
                     self.recovery.ask(whole_day=True)
 
     def read_meters(self) -> str:
-        """What the engine has counted so far, in Prometheus' text format."""
+        """What the engine has counted so far, in Prometheus' text format. Any thread may ask."""
         meters.QUEUE_DEPTH.set(self._inbox.qsize())
         return meters.text()
 
@@ -634,6 +674,11 @@ class Engine:
             self.stop_failed = failed
             self.stop_wanted.set()
 
+    def fail(self, *problems: str) -> None:
+        """Makes the stop that was asked for one in bad order, for these reasons."""
+        self.stop_failed = True
+        self.stop_reason = "; ".join([self.stop_reason, *problems])
+
     async def end_data(self) -> None:
         """The recorded data is over: closes what is open, as a backtest does, and stops."""
         await self.tell(DataEnded(now=self.clock()))
@@ -643,25 +688,34 @@ class Engine:
     async def wind_down(self, *, flatten: bool = False) -> None:
         """No new signals, time for orders in flight and exits begun, entries cancelled; stops stay and are verified.
 
-        An entry that may still fill, or shares that the broker shows no stop for, make it a stop in bad order.
+        An entry that may still fill, one that the broker may have or not, or shares that the broker shows no stop for,
+        make it a stop in bad order. The next start finds out what became of them.
         """
         self.broadcaster.shutting_down()
         await self.tell(ShuttingDown(now=self.clock()))
         if flatten:
             await self.tell(CloseRequested(now=self.clock()))
+        for question in self._questions:
+            question.cancel()
+        self.desk.hurry()
         with suppress(TimeoutError):
             async with asyncio.timeout(IN_FLIGHT_SECONDS):
                 while self._working(flatten=flatten) or not self.is_idle():
                     self._progress.clear()
                     await self._progress.wait()
-        unfinished = sorted({each.symbol for each in self._working(flatten=flatten)})
-        for symbol in unfinished:
-            log.critical("shutdown.unfinished", symbol=symbol)
-        left = f"not finished in time: {', '.join(unfinished)}" if unfinished else ""
-        problems = [problem for problem in (left, await self.desk.verify_protection()) if problem]
+        left = self._working(flatten=flatten)
+        unknown = {each.symbol for each in left if isinstance(each, Order) and each.state is OrderState.SUBMITTED}
+        unfinished = {each.symbol for each in left} - unknown
+        for symbol in sorted(unknown | unfinished):
+            log.critical("shutdown.unfinished", symbol=symbol, is_unknown=symbol in unknown)
+        problems = [
+            *([f"{NOT_KNOWN}: {', '.join(sorted(unknown))}"] if unknown else []),
+            *([f"not finished in time: {', '.join(sorted(unfinished))}"] if unfinished else []),
+        ]
+        if problem := await self.desk.verify_protection():
+            problems.append(problem)
         if problems:
-            self.stop_failed = True
-            self.stop_reason = "; ".join([self.stop_reason, *problems])
+            self.fail(*problems)
 
     def _working(self, *, flatten: bool) -> list[Any]:
         orders = [order for order in self.trader.orders.values() if not order.is_terminal]

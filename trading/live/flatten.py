@@ -56,11 +56,13 @@ Say = Callable[[str], object]
 
 async def close_everything(engine: "Engine", *, reason: str) -> tuple[Holdings, Holdings]:
     """Halts, cancels and sells until the broker shows neither; what it showed before, and what it shows now."""
-    await engine.tell(Halted(now=engine.clock(), reason=reason))
+    async with engine.between_steps():
+        await engine.tell(Halted(now=engine.clock(), reason=reason))
     before = after = await look(engine)
     started = compared = monotonic()
     while not after.is_flat and monotonic() < started + CLOSE_SECONDS:
-        await engine.tell(CloseRequested(now=engine.clock()))
+        async with engine.between_steps():
+            await engine.tell(CloseRequested(now=engine.clock()))
         await asyncio.sleep(POLL_SECONDS)
         for order in list(engine.trader.orders.values()):
             if not order.is_terminal and order.state is not OrderState.PENDING_SUBMIT:
@@ -72,6 +74,8 @@ async def close_everything(engine: "Engine", *, reason: str) -> tuple[Holdings, 
         if not after.is_flat and is_quiet and monotonic() > compared + COMPARE_SECONDS:
             compared = monotonic()  # nothing of ours is on its way: the rest is somebody else's doing
             await _compare(engine)
+    if after.is_flat and not all(order.is_terminal for order in engine.trader.orders.values()):
+        await _compare(engine)  # sold between the last question about orders and that about shares: it is booked too
     log.warning("flatten.done" if after.is_flat else "flatten.unfinished", positions=len(after.positions))
     return before, after
 
@@ -125,7 +129,10 @@ async def flatten(say: Say) -> None:
     config: Config = django_settings.ALGO
     ledger = Ledger()
     try:
+        await _end_hung_transactions(ledger, say)
         ledger_problem = await _halt(ledger)
+        if ledger_problem and await _end_hung_transactions(ledger, say):
+            ledger_problem = await _halt(ledger)
         owner = await _owner()
         if ledger_problem and owner:
             await _end_hung_engine(ledger, owner, ledger_problem, say)
@@ -136,8 +143,10 @@ async def flatten(say: Say) -> None:
             say("Halted: no new entries until somebody resumes.")
         if not owner:
             say("No engine is running: closing directly.")
-        elif await _ask_engine(ledger, say):
+        elif await _engine_does_it(ledger, say):
             return
+        else:
+            await _end_hung_transactions(ledger, say)
     finally:
         ledger.close()
     if config["broker.provider"] == "simulator":
@@ -219,9 +228,40 @@ async def _end_hung_engine(ledger: Ledger, owner: str, problem: str, say: Say) -
     )
 
 
+async def _end_hung_transactions(ledger: Ledger, say: Say) -> bool:
+    """Ends sessions that hold rows of a PostgreSQL ledger and say nothing; whether there were any.
+
+    A transaction of ours takes milliseconds. One whose process hangs would keep the halt, the lease or an exit waiting;
+    ended by the server, wherever that process is, it leaves nothing behind, and its process finds the lease taken.
+    """
+    is_any, deadline = False, monotonic() + 2 * CLAIM_SECONDS
+    try:
+        while (waiting := await ledger.run(store.open_transactions)) and monotonic() < deadline:
+            for each in waiting:
+                if each.silent_seconds >= CLAIM_SECONDS and await ledger.run(store.end_transaction, each.backend):
+                    is_any = True
+                    say(
+                        f"A transaction of {each.name} (PostgreSQL's process {each.backend}) held the ledger for "
+                        f"{each.silent_seconds:.0f} s: it was ended."
+                    )
+            await asyncio.sleep(POLL_SECONDS)
+    except DatabaseError as error:
+        log.warning("flatten.cannot_end_transactions", reason=_one_line(error))
+    return is_any
+
+
 def _silence(lease: store.Lease) -> float:
     """Seconds since the engine's heart last beat."""
     return (datetime.now(UTC) - lease.heartbeat_at).total_seconds()
+
+
+async def _engine_does_it(ledger: Ledger, say: Say) -> bool:
+    """As `_ask_engine`; it cannot be asked either while it holds what the request needs."""
+    try:
+        return await _ask_engine(ledger, say)
+    except DatabaseError as error:
+        say(f"The engine cannot be asked ({_one_line(error)}): closing past it.")
+        return False
 
 
 async def _ask_engine(ledger: Ledger, say: Say) -> bool:

@@ -73,13 +73,16 @@ class Operator:
             try:
                 if loop.time() >= next_beat:
                     next_beat = loop.time() + BEAT_SECONDS
-                    await self._engine.ledger.run(store.beat, self._token, meters=self._engine.read_meters())
+                    meters = await asyncio.to_thread(self._engine.read_meters)  # takes milliseconds to write out
+                    await self._engine.ledger.run(store.beat, self._token, meters=meters)
                     await asyncio.to_thread(self._keep_lock)
                 for request in await self._engine.ledger.run(store.claim_requests, self._token):
                     await self._carry_out(request)
                 await self._look_for_halt()
                 await self.apply_settings()
             except (store.LeaseLost, AnotherEngine) as error:
+                if isinstance(error, store.LeaseLost):
+                    self._engine.writer.lease_is_lost(error)
                 self._engine.stop(str(error), failed=True)
             except LedgerUnavailable as error:
                 self._engine.writer.lost(str(error))  # which says so, once, and tries again
@@ -91,7 +94,8 @@ class Operator:
         """Somebody may have halted the account without us: `manage.py flatten`, while this engine hung."""
         engine = self._engine
         if not engine.trader.halted and await engine.ledger.run(risk_store.is_halted, engine.trader.account_id):
-            await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
+            async with engine.between_steps():
+                await engine.tell(Halted(now=engine.clock(), reason=HALTED_FROM_OUTSIDE))
 
     def _keep_lock(self) -> None:
         """Takes the lock again if it was lost with its connection. Raises AnotherEngine if somebody else has it now."""
@@ -108,7 +112,8 @@ class Operator:
             return
         problem = ""
         try:
-            await self._do(request.kind, request.payload, by=request.requested_by)
+            async with self._engine.between_steps():
+                await self._do(request.kind, request.payload, by=request.requested_by)
         except BadRequest as error:
             problem = str(error)
         await self._engine.ledger.run(store.finish_request, request.id, error=problem)
@@ -177,12 +182,14 @@ class Operator:
 
     async def _apply(self, config: Config) -> None:
         engine = self._engine
-        before, engine.config = engine.config, config
         logging.getLogger().setLevel(config["log_level"])
-        await engine.tell(SettingsChanged(now=engine.clock(), settings=trader_settings(config)))
-        if config["watchlist"] != before["watchlist"]:
+        async with engine.between_steps():
+            before, engine.config = engine.config, config
+            await engine.tell(SettingsChanged(now=engine.clock(), settings=trader_settings(config)))
             known = set(engine.trader.managed_symbols())
-            await engine.tell(WatchlistChanged(now=engine.clock(), symbols=config["watchlist"]))
+            if config["watchlist"] != before["watchlist"]:
+                await engine.tell(WatchlistChanged(now=engine.clock(), symbols=config["watchlist"]))
+        if config["watchlist"] != before["watchlist"]:
             await engine.sessions.data.change_symbols(engine.trader.managed_symbols())
             if added := [symbol for symbol in engine.trader.managed_symbols() if symbol not in known]:
                 await engine.sessions.warm_up(engine, added)

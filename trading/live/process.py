@@ -1,6 +1,7 @@
 """The engine's process: lock, lease, market, pages, worker and engine, brought up in order, down in reverse."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -25,7 +26,7 @@ from trading.broker import BrokerError, NotAuthorized
 from trading.live.broadcast import Broadcaster, account_mode, activity_line
 from trading.live.calls import BrokerCalls, DataCalls
 from trading.live.emergency import EmergencyJournal, journal_path
-from trading.live.engine import Engine
+from trading.live.engine import IN_FLIGHT_SECONDS, Engine
 from trading.live.history import History
 from trading.live.ledger import Ledger, LedgerUnavailable
 from trading.live.lock import EngineLock, LockFailed
@@ -47,6 +48,7 @@ from trading.trader import Trader
 log = structlog.get_logger("engine")
 
 STREAMS_UP_SECONDS = 30.0
+OBJECTS_BETWEEN_COLLECTIONS = 10_000
 MOST_SYMBOLS_ASKED_FOR = 50
 
 
@@ -78,9 +80,20 @@ async def run_engine(options: Options) -> int:
         UserError: the engine cannot start; one line says why and what to do.
     """
     async with AsyncExitStack() as cleanup:
-        process = EngineProcess(options, cleanup)
+        process = EngineProcess(options, cleanup, on_started=settle_memory)
         stop_on_signals(process.stop)
         return await process.run()
+
+
+def settle_memory() -> None:
+    """What the start left behind stays to the end: the collector need not go through it again while an order waits.
+
+    Of what comes after it looks at less at a time than while modules load: a millisecond or two instead of ten. Only
+    for a process that runs one engine: what is there now is never collected.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +116,18 @@ STANDARD_PARTS = Parts()
 class EngineProcess:
     """One engine from its start to its end; `cleanup` takes apart what it has put up."""
 
-    def __init__(self, options: Options, cleanup: AsyncExitStack, parts: Parts = STANDARD_PARTS) -> None:
+    def __init__(
+        self,
+        options: Options,
+        cleanup: AsyncExitStack,
+        parts: Parts = STANDARD_PARTS,
+        *,
+        on_started: Callable[[], None] = lambda: None,
+    ) -> None:
         self._options = options
         self._cleanup = cleanup
         self._parts = parts
+        self._on_started = on_started
         self._ledger = parts.ledger()
         self._token = str(uuid4())
         self._engine_lock = parts.lock()
@@ -158,6 +179,7 @@ class EngineProcess:
         self._cleanup.push_async_callback(supervisor.stop)
         supervisor.start("engine", engine.work)
         supervisor.start("ledger", engine.keep_ledger)
+        supervisor.start("pulse", engine.keep_pulse)
         supervisor.start("timers", engine.keep_time)
         return engine
 
@@ -308,6 +330,7 @@ class EngineProcess:
         self._cleanup.push_async_callback(supervisor.stop)
         supervisor.start("engine", engine.work)
         supervisor.start("ledger", engine.keep_ledger)
+        supervisor.start("pulse", engine.keep_pulse)
         supervisor.start("broadcast", engine.broadcaster.run, critical=False)
         supervisor.start("snapshots", engine.broadcaster.answer_snapshot_requests, critical=False)
         supervisor.start("recording", engine.keep_recording, critical=False)
@@ -316,12 +339,16 @@ class EngineProcess:
         notifier.start()
         supervisor.start("summaries", partial(keep_summaries, engine), critical=False)
         try:
+            await self._until_stopped(engine, self._restore(engine), grace_seconds=IN_FLIGHT_SECONDS)
             await self._until_stopped(engine, self._start(engine, operator, place, supervisor))
         except BrokerError as error:
             engine.stop(f"the start failed: {error}", failed=True)
+        if not engine.recovery.compared_at:
+            engine.fail("ledger and broker were not compared")
         await engine.stop_wanted.wait()
         log.info("engine.stopping", reason=engine.stop_reason)
-        await supervisor.stop("market", "bars")
+        async with engine.between_steps():
+            await supervisor.stop("market", "bars")
         await engine.wind_down(flatten=operator.flatten_on_stop)
         # What would be decided from here on would be in the ledger, and what led to it in no recording.
         await supervisor.stop("timers")
@@ -335,7 +362,11 @@ class EngineProcess:
 
     async def _end_run(self, engine: Engine) -> int:
         """Writes down how it ended; the exit status."""
-        is_written = await engine.writer.try_again()
+        try:
+            is_written = await engine.writer.try_again()
+        except (store.LeaseLost, *store.DOES_NOT_FIT) as error:
+            log.error("ledger.refuses", reason=str(error))
+            is_written = False
         has_failed = engine.stop_failed or not is_written
         outcome = "failed" if has_failed else "stopped"
         if is_written:
@@ -352,11 +383,14 @@ class EngineProcess:
         log.info("engine.stopped", reason=engine.stop_reason, outcome="failed" if has_failed else "stopped")
         return 1 if has_failed else 0
 
-    async def _start(self, engine: Engine, operator: Operator, place: Place, supervisor: Supervisor) -> None:
-        """Ledger and broker first, then history, then the streams: in this order nothing is missed."""
+    async def _restore(self, engine: Engine) -> None:
+        """Ledger and broker: what a dead engine left behind is known and protected before anything else is done."""
         if await self._ledger.run(risk_store.is_halted, engine.trader.account_id):
             await engine.tell(Halted(now=engine.clock(), reason="halted before the restart"))
         await engine.recovery.restore()
+
+    async def _start(self, engine: Engine, operator: Operator, place: Place, supervisor: Supervisor) -> None:
+        """History, then the streams: in this order nothing is missed."""
         await engine.watch.check_clock()
         running = await engine.sessions.look_ahead(engine.clock())
         if running is not None:
@@ -386,17 +420,22 @@ class EngineProcess:
             worker = Worker()
             supervisor.start("worker", worker.run, critical=False)
         await self._ledger.run(store.beat, self._token, state="running")
+        self._on_started()
         try:
             await asyncio.to_thread(remove_older_than, engine.config["recording.retention_days"])
         except OSError as error:
             log.warning("recording.not_removed", reason=str(error))
 
-    async def _until_stopped(self, engine: Engine, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work` to its end, or until somebody wants the engine to stop."""
+    async def _until_stopped(
+        self, engine: Engine, work: Coroutine[Any, Any, None], *, grace_seconds: float = 0.0
+    ) -> None:
+        """Runs `work` to its end, or until somebody wants the engine to stop, and so long after that."""
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(engine.stop_wanted.wait())
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        if not working.done() and grace_seconds:
+            await asyncio.wait({working}, timeout=grace_seconds)
         if not working.done():
             working.cancel()
         with suppress(asyncio.CancelledError):

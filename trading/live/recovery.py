@@ -170,7 +170,10 @@ class Recovery:
                 await asyncio.sleep(SECOND_LOOK_SECONDS)
                 await self._work_in_fills()
                 listed, open_orders = await self._work_in_orders(is_start=is_start)
-                findings = await self._find(open_orders)
+                again = await self._find(open_orders)
+                findings = again.confirmed_by(findings)
+                if findings != again:
+                    self.ask()
             self._orders_since = began - OVERLAP
             await self._act(findings, listed, began)
             cash = await self._cash() if is_start else None

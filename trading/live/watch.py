@@ -82,7 +82,7 @@ class Watch:
         await engine.sessions.data.reconnect_bars(reason)
         await engine.calls.broker.reconnect_trade_updates(reason)
         engine.recovery.ask(whole_day=True)
-        engine.spawn(engine.sessions.fill_gap(engine))
+        engine.ask_history(engine.sessions.fill_gap(engine))
         await self.check_clock()
 
     # --- streams ------------------------------------------------------------------------------------------------------

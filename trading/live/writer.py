@@ -1,6 +1,7 @@
 """Writing down what happened, also while the ledger takes nothing: then in memory and in the emergency journal."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,6 +24,9 @@ LONGEST_PAUSE_SECONDS = 0.5
 URGENT_SECONDS = 2.0  # a protective order waits no longer for the ledger
 TRY_AGAIN_SECONDS = 1.0
 JOURNAL_SECONDS = 2.0
+PULSE_SECONDS = 0.5
+STOOD_STILL_SECONDS = 4.0  # `manage.py flatten` waits longer for an answer before it takes the lease
+CONFIRM_SECONDS = 30.0
 
 
 class LedgerWriter:
@@ -31,6 +35,9 @@ class LedgerWriter:
     While there is a problem, batches wait in memory and in the journal; `run` tries again every second, and once
     everything is written, `on_regained` is called. `on_lost` is told when it begins and `on_full` when the journal can
     take no more. `token` is that of our lease: without it nothing is written.
+
+    A process that stood still (`clock` tells its seconds, also of a machine that slept) may have lost the lease
+    meanwhile: see `confirm`. Losing it is final.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class LedgerWriter:
         on_lost: Callable[[str], None],
         on_regained: Callable[[], None],
         on_full: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.problem = ""
         self.waiting: deque[Batch] = deque()
@@ -55,6 +63,11 @@ class LedgerWriter:
         self._on_full = on_full
         self._lost = asyncio.Event()
         self._trying = asyncio.Lock()
+        self._clock = clock
+        self._pulse_at: float | None = None  # None: nobody feels it
+        self._must_confirm = False
+        self._confirming = asyncio.Lock()
+        self._lease_lost: store.LeaseLost | None = None
 
     async def write(self, batch: Batch, *, urgent: bool = False) -> list[int] | None:
         """The ids of the batch's activities; None if it waits to be written. An `urgent` one waits at once if need be.
@@ -62,15 +75,71 @@ class LedgerWriter:
         Raises:
             LeaseLost, StaleOrder, UnfaithfulRecord: the ledger is there and refuses; nothing may be done.
         """
+        if self._lease_lost is not None:
+            raise self._lease_lost
         if not self.problem:
             patience = URGENT_SECONDS if urgent else self._patience_seconds + TRIES_SECONDS
             try:
                 return await self._within(patience, self._insist(batch))
             except LedgerUnavailable as error:
                 self.lost(str(error))
+            except store.LeaseLost as error:
+                self.lease_is_lost(error)
+                raise
+        await self.confirm()
         self.waiting.append(batch)
         await self._note(batch)
         return None
+
+    async def confirm(self) -> None:
+        """To be called before anything is sent that was not written a moment ago: the lease is ours.
+
+        While this process runs nobody takes it, so this costs nothing. One that stood still asks. If the ledger does
+        not answer for half a minute, what protects shares goes out all the same.
+
+        Raises:
+            LeaseLost: somebody took over meanwhile; nothing may be done.
+        """
+        self._feel_pulse()
+        async with self._confirming:
+            deadline = asyncio.get_running_loop().time() + CONFIRM_SECONDS
+            while self._must_confirm and self._lease_lost is None:
+                self._must_confirm = False  # unless it stands still once more meanwhile
+                try:
+                    beating = self._ledger.run(store.beat, self._token)
+                    await self._within(self._patience_seconds + TRIES_SECONDS, beating)
+                except store.LeaseLost as error:
+                    self.lease_is_lost(error)
+                except LedgerUnavailable as error:
+                    if asyncio.get_running_loop().time() >= deadline:
+                        log.critical("lease.unconfirmed", reason=str(error))
+                        break
+                    self._must_confirm = True
+                    await asyncio.sleep(PULSE_SECONDS)
+        if self._lease_lost is not None:
+            raise self._lease_lost
+
+    def lease_is_lost(self, error: store.LeaseLost) -> None:
+        """From now on nothing is written or noted, whatever becomes of the ledger."""
+        self._lease_lost = error
+
+    def _feel_pulse(self) -> None:
+        now = self._clock()
+        if self._pulse_at is not None:
+            if now - self._pulse_at > STOOD_STILL_SECONDS:
+                log.warning("engine.stood_still", seconds=round(now - self._pulse_at, 1))
+                self._must_confirm = True
+            self._pulse_at = now
+
+    async def keep_pulse(self) -> None:
+        """Feels for ever whether this process runs."""
+        self._pulse_at = self._clock()
+        try:
+            while True:
+                await asyncio.sleep(PULSE_SECONDS)
+                self._feel_pulse()
+        finally:
+            self._pulse_at = None
 
     async def read(self, work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
         """What a store function says. Raises LedgerUnavailable, at once while there is a problem."""
@@ -109,6 +178,9 @@ class LedgerWriter:
                         self._regained()
             except LedgerUnavailable as error:
                 log.warning("ledger.still_lost", reason=str(error), waiting=len(self.waiting))
+            except store.LeaseLost as error:
+                self.lease_is_lost(error)
+                raise
             return not self.problem
 
     async def _write_waiting(self) -> None:

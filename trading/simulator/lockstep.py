@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,8 @@ log = structlog.get_logger("market")
 
 # An engine that is never idle because it waits for the very answer that is held back gets it after this time.
 LONGEST_HOLD_SECONDS = 0.25
+# Whoever comes between two steps waits so long for the one that is under way, in real time; most take milliseconds.
+LONGEST_STEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Lockstep:
         self._deliver: Callable[[], Awaitable[bool]] | None = None
         self._under_way: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._stepping = asyncio.Lock()
 
     # --- the engine's side --------------------------------------------------------------------------------------------
 
@@ -83,11 +86,34 @@ class Lockstep:
             log.warning("lockstep.engine_stuck", under_way=dict(+self._under_way), seconds=self._timeout_seconds)
             self._under_way.clear()
 
+    @asynccontextmanager
+    async def between_steps(self) -> AsyncIterator[None]:
+        """Holds the market between two of its steps, so that nothing comes in the middle of one.
+
+        What an operator wants and the engine's end come at a moment of real time; this gives them a place in the order
+        of the market's events, in which a run can be repeated. A step that does not end is not waited for.
+        """
+        is_held = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_STEP_SECONDS):
+                is_held = await self._stepping.acquire()
+        if not is_held:
+            log.warning("lockstep.step_does_not_end", seconds=LONGEST_STEP_SECONDS)
+        try:
+            yield
+        finally:
+            if is_held:
+                self._stepping.release()
+
     # --- the market's side --------------------------------------------------------------------------------------------
 
     def serve(self, *, deliver: Callable[[], Awaitable[bool]]) -> None:
         """The market's part: `deliver` sends what it holds back until the engine is idle, False for nothing."""
         self._deliver = deliver
+
+    def step(self) -> asyncio.Lock:
+        """To be held by the market while its time moves on and what happens then is told and answered."""
+        return self._stepping
 
     @property
     def is_attached(self) -> bool:

@@ -7,10 +7,12 @@ worked everything off (lockstep); alone, the market keeps time by the real clock
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -299,7 +301,7 @@ class Market:
         try:
             while (session := self._session or self._following) is not None:
                 if self._session is None:
-                    await self._open(session)
+                    await self._pass_time(session.open, partial(self._open, session))
                 await self._play(session)
                 self._following = self.bars.next_session(session.open)
                 if self._following is None:
@@ -314,7 +316,6 @@ class Market:
         self.ended.set()
 
     async def _open(self, session: Session) -> None:
-        await self._pass_time(session.open)
         self._session = session
         self.book.open_session(self.now)
         await self._tell()
@@ -325,8 +326,7 @@ class Market:
         for minute in range((session.close - session.open) // MINUTE):
             at = session.open + (minute + 1) * MINUTE
             if at > self.now and any(self._bars_of(session, at - MINUTE)):
-                await self._pass_time(at)
-                await self._step(session)
+                await self._pass_time(at, partial(self._step, session))
 
     async def _step(self, session: Session) -> None:
         """One minute is over: its bars, symbol by symbol, then the engine's timers."""
@@ -367,30 +367,41 @@ class Market:
 
     async def _close(self, session: Session, following: Session) -> None:
         if self.now < session.close:
-            await self._pass_time(session.close)
-            await self._fire_timers()
-        self._session = None
-        self.book.close_session(self.now, day_end=following.close)
-        await self._tell()
-        await self._settled()
+            await self._pass_time(session.close, self._fire_timers)
+        async with self._moving():
+            self._session = None
+            self.book.close_session(self.now, day_end=following.close)
+            await self._tell()
+            await self._settled()
 
-    async def _pass_time(self, until: datetime) -> None:
-        """Time goes on to `until`; timers of the engine that are due before fire at their time."""
+    async def _pass_time(self, until: datetime, then: Callable[[], Awaitable[None]]) -> None:
+        """Time goes on to `until` and `then` happens; timers of the engine that are due before fire at their time."""
         self._pace.keep_up(self.now, asyncio.get_running_loop().time())
         fired: datetime | None = None
         while True:
             await self._settled()
-            due = self._lockstep.next_due() if self._lockstep else None
-            # A timer that is still there after it was fired would hold time up for ever.
-            is_timer = due is not None and due < until and due != fired
-            target = max(due, self.now) if is_timer and due is not None else until
+            due = self._timer_before(until, fired)
+            target = until if due is None else max(due, self.now)
             if not await self._slept(target):
                 continue
-            self.now = target
-            if not is_timer:
-                return
-            fired = due
-            await self._fire_timers()
+            async with self._moving():
+                await self._settled()  # what came between two steps comes before this one
+                if self._timer_before(until, fired) != due:
+                    continue
+                self.now = target
+                if due is None:
+                    return await then()
+                fired = due
+                await self._fire_timers()
+
+    def _timer_before(self, until: datetime, fired: datetime | None) -> datetime | None:
+        """When the engine's next timer is due; one that is still there after it was fired must not hold time up."""
+        due = self._lockstep.next_due() if self._lockstep else None
+        return due if due is not None and due < until and due != fired else None
+
+    def _moving(self) -> AbstractAsyncContextManager[None]:
+        """One step: an engine in lockstep does not interrupt it."""
+        return self._lockstep.step() if self._lockstep is not None else nullcontext()
 
     async def _slept(self, target: datetime) -> bool:
         """Waits in real time until it is `target` in the market; False if the engine did something meanwhile."""
