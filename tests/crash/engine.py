@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings as django_settings
-from django.db import connections
 
 from risk.config import Config
+from tests.crash import ledger
 from tests.crash.days import SETTINGS, Day
 from tests.crash.link import EngineEnd, SharedClock
 from tests.crash.market import ADDRESS, CLOCK, KEYS, LINK
-from tests.crash.points import Point, Points, Watched, connection_class
+from tests.crash.points import Point, Points, Watched
 from trading.live.alpaca import AlpacaBroker, AlpacaData
 from trading.live.alpaca_workers import DEFAULT_TIMING
 from trading.live.calls import RateLimiter
@@ -24,23 +24,14 @@ from trading.live.place import Place
 from trading.live.process import EngineProcess, Options, Parts
 from trading.live.signals import stop_on_signals
 
-LEDGER = "trading.db"
 REQUESTS_PER_MINUTE = 60_000
 FIRST_RETRY_SECONDS = 0.02
-
-
-def use_ledger(folder: Path, **options: Any) -> None:
-    """Django's database is the one in the folder from now on; nothing in this process has opened one yet."""
-    entry = connections.settings["default"]
-    entry["NAME"] = str(folder / LEDGER)
-    entry["OPTIONS"] = {**entry["OPTIONS"], **options}
-    django_settings.DATA_DIR = folder
 
 
 async def trade(day: Day, folder: Path, log: Path, fatal: Point | None, seen: Counter[str], last: int) -> int:
     """Runs the engine until it is asked to stop, or dies; its exit status."""
     points = Points(log, fatal, seen=seen, last=last)
-    use_ledger(folder, factory=connection_class(points))
+    ledger.use(folder, points)
     django_settings.ALGO = django_settings.ALGO.with_overrides({**SETTINGS, **day.settings})
 
     async def opening(config: Config, options: Options, cleanup: AsyncExitStack) -> Place:

@@ -1,11 +1,9 @@
 """What must hold once everything is quiet, between an engine's ledger and the account's file of the built-in market."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from orders import models, store
 from orders.lifecycle import Order, OrderState, Role, local_id_of
@@ -16,7 +14,6 @@ from trading.simulator.orders import BrokerOrder, Fill, Status
 
 ZERO = Decimal(0)
 CENT_PART = Decimal("0.000001")  # averages that do not come out even are cut by the broker
-HISTORY = ("order_event", "trade")  # the tables that nothing may change
 
 # A stop's earlier ids end as `replaced` there; here the order goes on under its next id.
 SAME = {
@@ -28,14 +25,6 @@ SAME = {
     Status.EXPIRED: OrderState.EXPIRED,
     Status.REJECTED: OrderState.REJECTED,
 }
-
-
-def history(ledger: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of the tables that only grow."""
-    with sqlite3.connect(ledger) as database:
-        rows = {table: database.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in HISTORY}
-    database.close()
-    return rows
 
 
 def violations(account_id: str, account_path: Path, capital: Decimal) -> list[str]:

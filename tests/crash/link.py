@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import struct
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,10 @@ class EngineEnd:
         self._send({"settle": True})
         await self._settled
         self._settled = None
+
+    def between_steps(self) -> AbstractAsyncContextManager[None]:
+        """This market is another process and is held by nobody: what comes from outside may come within a step."""
+        return nullcontext()
 
     def _state(self) -> dict[str, Any]:
         if self._engine is None:

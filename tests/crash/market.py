@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests.crash import ledger
 from tests.crash.days import Day
 from tests.crash.link import EPOCH, MarketEnd, SharedClock
 from trading.exchange import Exchange
@@ -90,17 +90,11 @@ async def _to_the_end(market: ScriptedMarket, engine: MarketEnd, lockstep: Locks
     await market.run()
     while True:
         await lockstep.settled()
-        while _is_in_doubt(folder):  # noqa: ASYNC110 - another process is at work
+        # Another process asks for an order that may never have been sent: for half a minute by the wall clock.
+        while await asyncio.to_thread(ledger.in_doubt):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_AGAIN_SECONDS * 10)
         (folder / OVER).touch()
         await _send_away(engine, lockstep)
-
-
-def _is_in_doubt(folder: Path) -> bool:
-    """Whether the engine still asks for an order that may never have been sent: for half a minute by the wall clock."""
-    with closing(sqlite3.connect(folder / "trading.db")) as ledger:
-        found = ledger.execute("SELECT 1 FROM order_state WHERE state = 'submitted'").fetchone()
-    return found is not None
 
 
 async def _send_away(engine: MarketEnd, lockstep: Lockstep) -> None:
@@ -182,5 +176,6 @@ def run(day: Day, folder: Path) -> int:
     output = os.open(folder / "market.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    ledger.use(folder)
     asyncio.run(play(day, folder))
     return 0

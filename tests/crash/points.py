@@ -8,9 +8,12 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 STATEMENT = re.compile(r'(INSERT|UPDATE|DELETE)[^"]*"(\w+)"(.*)', re.DOTALL)
 EVENT_TYPES = re.compile(
@@ -76,7 +79,7 @@ def read(log: Path) -> list[Point]:
     return [Point(what=what, number=int(number), is_after=after == "1") for after, number, what in rows]
 
 
-def connection_class(points: Points) -> type[sqlite3.Connection]:
+def sqlite_class(points: Points) -> type[sqlite3.Connection]:
     """SQLite connections whose commits are points, if they write anything; Django takes it as `factory`."""
 
     class Connection(sqlite3.Connection):
@@ -100,14 +103,66 @@ def connection_class(points: Points) -> type[sqlite3.Connection]:
 
         def _statement(self, text: str) -> None:
             if found := STATEMENT.match(text):
-                written = _in_short(*found.groups())
-                if self._written[-1:] != [written]:  # a trigger makes SQLite tell of its statement twice
-                    self._written.append(written)
+                _note(self._written, found)  # a trigger makes SQLite tell of its statement twice
             elif text.startswith(("BEGIN", "ROLLBACK")):
                 self._written.clear()
                 self._changes = self.total_changes
 
     return Connection
+
+
+def postgres_classes(points: Points) -> tuple[type[psycopg.Connection[Any]], type[psycopg.ClientCursor[Any]]]:
+    """The same for PostgreSQL: the class of the pool's connections, and that of the cursors on them."""
+
+    class Connection(psycopg.Connection[Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.written: list[str] = []
+
+        def commit(self) -> None:
+            what = "commit " + " ".join(self.written)
+            if not self.written:
+                super().commit()
+                return
+            self.written.clear()
+            number = points.about_to(what)
+            super().commit()
+            points.done(what, number)
+
+        def rollback(self) -> None:
+            self.written.clear()
+            super().rollback()
+
+    class Cursor(psycopg.ClientCursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            texts = self._texts(query, [params])  # before it is executed: a cursor forgets its result over it
+            done = super().execute(query, params, **options)
+            self._note(texts)
+            return done
+
+        def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+            rows = list(params_seq)
+            texts = self._texts(query, rows)
+            super().executemany(query, rows, **options)
+            self._note(texts)
+
+        def _texts(self, query: Any, rows: Sequence[Any]) -> list[str]:
+            is_watched = isinstance(self.connection, Connection) and not self.connection.autocommit
+            return [self.mogrify(query, row) for row in rows] if is_watched else []
+
+        def _note(self, texts: Iterable[str]) -> None:
+            if isinstance(self.connection, Connection) and self.rowcount > 0:
+                for found in filter(None, map(STATEMENT.match, texts)):
+                    _note(self.connection.written, found)
+
+    return Connection, Cursor
+
+
+def _note(written: list[str], statement: re.Match[str]) -> None:
+    """Adds what a statement does; several of one kind in a row are one."""
+    what = _in_short(*statement.groups())
+    if written[-1:] != [what]:
+        written.append(what)
 
 
 def _in_short(verb: str, table: str, rest: str) -> str:
