@@ -104,8 +104,14 @@ class Scene:
         self.until(lambda: self._is_hanging() and not self._holds_ledger())
 
     def hang_within_a_transaction(self) -> None:
-        """The engine is stopped where it holds the ledger."""
+        """The engine is stopped where it holds the ledger: a slow heartbeat is what makes the moment long enough."""
         assert self.engine is not None
+        count = "WITH RECURSIVE row(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM row WHERE n < 3000000)"
+        with closing(sqlite3.connect(self.folder / "trading.db", isolation_level=None)) as ledger:
+            ledger.execute(
+                "CREATE TRIGGER slowly BEFORE UPDATE ON engine_lease "
+                f"BEGIN SELECT (SELECT max(n) FROM ({count} SELECT n FROM row)); END"
+            )
         self.until(lambda: self._is_hanging() and self._holds_ledger())
 
     def _is_hanging(self) -> bool:
