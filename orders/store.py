@@ -18,7 +18,7 @@ from orders.encoding import decode, decode_fact, encode, encode_fact
 from orders.events import Created, Fact, Filled
 from orders.lifecycle import TERMINAL, IllegalTransition, Order, OrderState, OrderType, Role, Side, TimeInForce, apply
 from orders.portfolio import ImpossibleFill, Portfolio, Position, Trade
-from orders.rows import insert, update
+from orders.rows import Statement, insertions, update
 
 ZERO = Decimal(0)
 MOST_IDS_A_QUERY = 500  # SQLite takes 32 766 parameters, older builds 999
@@ -85,12 +85,43 @@ def record_order(
 def record_orders(
     changes: Sequence[tuple[Order, Fact, Order | None]], *, account_id: str, run_id: int | None, real_at: datetime
 ) -> None:
-    """Writes several changes of orders in their order, as `record_order` does each, with as few statements as possible.
+    """Writes several changes of orders in their order, as `record_order` does each.
+
+    Raises:
+        StaleOrder, UnfaithfulRecord: nothing was written.
+    """
+    prepare_orders(changes, account_id=account_id, run_id=run_id, real_at=real_at).write()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedOrders:
+    """Changes of orders as statements. `updates` are by local id, with the version that the ledger should have."""
+
+    additions: Sequence[Statement]
+    updates: Sequence[tuple[str, int, Statement]]
+    events: Sequence[Statement]
+
+    def write(self) -> None:
+        """Within the caller's transaction. Raises StaleOrder: an order is another one in the ledger."""
+        for addition in self.additions:
+            addition.run()
+        for local_id, version, change in self.updates:
+            if change.run() != 1:
+                raise StaleOrder(f"order {local_id} is not at version {version} in the ledger")
+        for event in self.events:
+            event.run()
+
+
+def prepare_orders(
+    changes: Sequence[tuple[Order, Fact, Order | None]], *, account_id: str, run_id: int | None, real_at: datetime
+) -> PreparedOrders:
+    """Changes of orders in their order, checked, in as few statements as possible; the database is not asked.
 
     An order that changes more than once is written as the last change left it; each change is an event of its own.
 
     Raises:
-        StaleOrder, UnfaithfulRecord: nothing was written.
+        StaleOrder: an order is changed twice, and the second time from something else.
+        UnfaithfulRecord: see `record_order`.
     """
     firsts: dict[str, Order | None] = {}
     lasts: dict[str, Order] = {}
@@ -104,16 +135,21 @@ def record_orders(
         firsts.setdefault(order.local_id, before)
         lasts[order.local_id] = order
     same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "recorded_real_at": real_at}
-    insert(models.OrderState, [{**same, **_columns(lasts[new])} for new, before in firsts.items() if before is None])
+    news = [{**same, **_columns(lasts[new])} for new, before in firsts.items() if before is None]
+    updates = []
     for local_id, known in firsts.items():
         if known is not None:
             columns = _columns(known)
             changed = {name: value for name, value in _columns(lasts[local_id]).items() if value != columns[name]}
             same_order = {"local_id": local_id, "account_id": account_id, "version": known.version}
-            news = {"run_id": run_id, "recorded_real_at": real_at, **changed}
-            if update(models.OrderState, news, where=same_order) != 1:
-                raise StaleOrder(f"order {local_id} is not at version {known.version} in the ledger")
-    insert(models.OrderEvent, [{**same, **_event_columns(order, fact, before)} for order, fact, before in changes])
+            change = {"run_id": run_id, "recorded_real_at": real_at, **changed}
+            updates.append((local_id, known.version, update(models.OrderState, change, where=same_order)))
+    events = [{**same, **_event_columns(order, fact, before)} for order, fact, before in changes]
+    return PreparedOrders(
+        additions=insertions(models.OrderState, news),
+        updates=updates,
+        events=insertions(models.OrderEvent, events),
+    )
 
 
 @transaction.atomic

@@ -1,6 +1,7 @@
 """The bridge to the engine's tables: what it wrote down, its runs, its lease, and what it is asked to do.
 
-Every function is one transaction. `real_at` and `now` are the wall clock, `at` and `recorded_at` market time.
+Every function is one transaction; `prepare` comes before one. `real_at` and `now` are the wall clock, `at` and
+`recorded_at` market time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ from django.db import IntegrityError, connection, transaction
 
 from orders import store as order_store
 from orders.encoding import encode
+from orders.events import Fact
 from orders.fields import utc_now
-from orders.rows import insert
+from orders.lifecycle import Order
+from orders.rows import Statement, insertions, search
 from risk import store as risk_store
 from trading import models
 from trading.batch import Batch
@@ -107,31 +110,94 @@ class Run:
 # --- what the Trader recorded -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A batch with the statements of most of its rows; the others need to look at what is in the ledger first."""
+
+    batch: Batch
+    orders: order_store.PreparedOrders
+    decisions: Sequence[Statement]
+    activities: Sequence[Statement]
+
+
+def prepare(batch: Batch) -> Prepared:
+    """What can be done of writing before the transaction begins. Candles and notes are no rows.
+
+    Raises:
+        StaleOrder, UnfaithfulRecord: see `orders.store.prepare_orders`.
+    """
+    changes: list[tuple[Order, Fact, Order | None]] = []
+    decisions: list[dict[str, Any]] = []
+    activities: list[dict[str, Any]] = []
+    for record in batch.records:
+        match record:
+            case OrderRecorded():
+                changes.append((record.order, record.fact, record.before))
+            case DecisionRecorded():
+                decisions.append(_decision_columns(record, batch))
+            case ActivityRecorded():
+                activities.append(_activity_columns(record, batch))
+            case TradeRecorded() | SessionRecorded() | HaltRecorded() | CoverMeasured() | CandleClosed() | Noted():
+                pass
+    same: dict[str, Any] = {"account_id": batch.account_id, "run_id": batch.run_id, "real_at": batch.real_at}
+    return Prepared(
+        batch=batch,
+        orders=order_store.prepare_orders(changes, **same),
+        decisions=insertions(models.Decision, decisions),
+        activities=insertions(models.Activity, activities),
+    )
+
+
 @transaction.atomic
-def write_once(batch: Batch, *, token: str = "") -> list[int]:
-    """As `write`, but nothing if an earlier attempt, whose outcome nobody learned, got through after all."""
+def write_once(prepared: Prepared, *, token: str = "") -> list[int]:
+    """As `write_batch`, but nothing if an earlier attempt, whose outcome nobody learned, got through after all."""
+    batch = prepared.batch
     if not _is_written(batch):
-        return write_batch(batch, token=token)
+        return write_batch(prepared, token=token)
     same = {"account_id": batch.account_id, "recorded_real_at": batch.real_at}
     return list(models.Activity.objects.filter(**same).order_by("id").values_list("id", flat=True))
 
 
 @transaction.atomic
-def write_batch(batch: Batch, *, token: str = "") -> list[int]:
-    """Writes everything or nothing, as `write` does; with a `token` only while the engine's lease is this one's.
+def write_batch(prepared: Prepared, *, token: str = "") -> list[int]:
+    """Writes everything or nothing; with a `token` only while the engine's lease is this one's.
+
+    Returns the ids of the new activities, in order.
 
     Raises:
         LeaseLost: somebody took over. Checked where the row is written, so an engine that hung meanwhile does nothing.
+        StaleOrder: see `orders.store.record_order`.
     """
-    if token and not models.EngineLease.objects.filter(token=token).exists():
+    if token and not search(models.EngineLease, where={"token": token}).finds():
         raise LeaseLost("another process took over this database")
-    return write(
-        batch.records,
-        account_id=batch.account_id,
-        run_id=batch.run_id,
-        settings_hash=batch.settings_hash,
-        real_at=batch.real_at,
-    )
+    prepared.orders.write()
+    batch = prepared.batch
+    same: dict[str, Any] = {"account_id": batch.account_id, "run_id": batch.run_id, "real_at": batch.real_at}
+    for record in batch.records:
+        match record:
+            case TradeRecorded():
+                order_store.record_trade(record.trade, settings_hash=batch.settings_hash, **same)
+            case SessionRecorded():
+                risk_store.save_session(
+                    day=record.session.date,
+                    opens_at=record.session.open,
+                    closes_at=record.session.close,
+                    start_equity=record.start_equity,
+                    breaker=record.breaker,
+                    tripped_at=record.tripped_at,
+                    halted=record.halted,
+                    **same,
+                )
+            case HaltRecorded():  # a session's own row may only add a halt, or there may be no session yet
+                day = record.at.astimezone(NEW_YORK).date()
+                risk_store.set_halted(halted=record.halted, day=day, **same)
+            case CoverMeasured():
+                _write_cover(record, batch)
+            case OrderRecorded() | DecisionRecorded() | ActivityRecorded() | CandleClosed() | Noted():
+                pass
+    for statement in prepared.decisions:
+        statement.run()
+    return [number for statement in prepared.activities for number in statement.ids()]
 
 
 def _is_written(batch: Batch) -> bool:
@@ -144,50 +210,14 @@ def _is_written(batch: Batch) -> bool:
     return any(table.objects.filter(**same).exists() for table in (models.Activity, models.Decision))
 
 
-@transaction.atomic
 def write(
     records: Sequence[Record], *, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
 ) -> list[int]:
-    """Writes everything or nothing; the ids of the new activities, in order. Candles and notes are no rows.
-
-    Raises:
-        StaleOrder, UnfaithfulRecord: see `orders.store.record_order`.
-    """
-    same: dict[str, Any] = {"account_id": account_id, "run_id": run_id, "real_at": real_at}
-    changes = [(each.order, each.fact, each.before) for each in records if isinstance(each, OrderRecorded)]
-    order_store.record_orders(changes, **same)
-    decisions: list[dict[str, Any]] = []
-    activities: list[models.Activity] = []
-    for record in records:
-        match record:
-            case TradeRecorded():
-                order_store.record_trade(record.trade, settings_hash=settings_hash, **same)
-            case SessionRecorded():
-                risk_store.save_session(
-                    account_id,
-                    record.session.date,
-                    opens_at=record.session.open,
-                    closes_at=record.session.close,
-                    start_equity=record.start_equity,
-                    breaker=record.breaker,
-                    tripped_at=record.tripped_at,
-                    halted=record.halted,
-                    run_id=run_id,
-                    real_at=real_at,
-                )
-            case DecisionRecorded():
-                decisions.append(_decision_columns(record, account_id, run_id, settings_hash, real_at))
-            case HaltRecorded():  # a session's own row may only add a halt, or there may be no session yet
-                day = record.at.astimezone(NEW_YORK).date()
-                risk_store.set_halted(account_id, record.halted, day=day, real_at=real_at, run_id=run_id)
-            case ActivityRecorded():
-                activities.append(_activity_row(record, account_id, run_id, real_at))
-            case CoverMeasured():
-                _write_cover(record, account_id, run_id, real_at)
-            case OrderRecorded() | CandleClosed() | Noted():
-                pass
-    insert(models.Decision, decisions)
-    return [row.pk for row in models.Activity.objects.bulk_create(activities)]
+    """Prepares and writes a batch of these."""
+    batch = Batch(
+        account_id=account_id, run_id=run_id, settings_hash=settings_hash, real_at=real_at, records=tuple(records)
+    )
+    return write_batch(prepare(batch))
 
 
 @transaction.atomic
@@ -264,12 +294,10 @@ def _nearest_rank(ascending: Sequence[float], percent: int) -> float:
     return ascending[-(-len(ascending) * percent // 100) - 1] if ascending else 0.0
 
 
-def _write_cover(record: CoverMeasured, account_id: str, run_id: int | None, real_at: datetime) -> None:
+def _write_cover(record: CoverMeasured, batch: Batch) -> None:
     cover = record.cover
     models.PositionCover.objects.create(
-        account_id=account_id,
-        run_id=run_id,
-        recorded_real_at=real_at,
+        **_same_columns(batch),
         recorded_at=record.at,
         symbol=cover.symbol,
         correlation_id=cover.correlation_id,
@@ -291,27 +319,21 @@ def _activity(row: models.Activity) -> ActivityRecorded:
     )
 
 
-def _activity_row(record: ActivityRecorded, account_id: str, run_id: int | None, real_at: datetime) -> models.Activity:
-    return models.Activity(
-        account_id=account_id,
-        run_id=run_id,
-        recorded_real_at=real_at,
-        recorded_at=record.at,
-        type=str(record.type),
-        level=str(record.level),
-        symbol=record.symbol,
-        message=record.message,
-        correlation_id=record.correlation_id,
-    )
-
-
-def _decision_columns(
-    record: DecisionRecorded, account_id: str, run_id: int | None, settings_hash: str, real_at: datetime
-) -> dict[str, Any]:
+def _activity_columns(record: ActivityRecorded, batch: Batch) -> dict[str, Any]:
     return {
-        "account_id": account_id,
-        "run_id": run_id,
-        "recorded_real_at": real_at,
+        **_same_columns(batch),
+        "recorded_at": record.at,
+        "type": str(record.type),
+        "level": str(record.level),
+        "symbol": record.symbol,
+        "message": record.message,
+        "correlation_id": record.correlation_id,
+    }
+
+
+def _decision_columns(record: DecisionRecorded, batch: Batch) -> dict[str, Any]:
+    return {
+        **_same_columns(batch),
         "recorded_at": record.at,
         "symbol": record.symbol,
         "strategy": record.strategy,
@@ -324,8 +346,12 @@ def _decision_columns(
         "entry_price": record.entry_price,
         "stop_price": record.stop_price,
         "correlation_id": record.correlation_id,
-        "settings_hash": settings_hash,
+        "settings_hash": batch.settings_hash,
     }
+
+
+def _same_columns(batch: Batch) -> dict[str, Any]:
+    return {"account_id": batch.account_id, "run_id": batch.run_id, "recorded_real_at": batch.real_at}
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -20,10 +20,9 @@ LINE = ActivityRecorded(at=REAL, type=ActivityType.SIGNAL, symbol="AAPL", messag
 NEW = OrderRecorded(order=order(), fact=Created(local_id=order().local_id, at=order().created_at), before=None)
 
 
-def batch(*records: Record, seconds: int = 0) -> Batch:
-    return Batch(
-        account_id=ACCOUNT, run_id=1, settings_hash="abc", real_at=REAL + timedelta(seconds=seconds), records=records
-    )
+def batch(*records: Record, seconds: int = 0) -> store.Prepared:
+    real_at = REAL + timedelta(seconds=seconds)
+    return store.prepare(Batch(account_id=ACCOUNT, run_id=1, settings_hash="abc", real_at=real_at, records=records))
 
 
 @pytest.mark.parametrize("records", [(NEW, LINE), (LINE,)])
@@ -33,6 +32,18 @@ def test_an_attempt_that_got_through_after_all_is_not_repeated(each_ledger: str,
     assert len(store.activities(ACCOUNT)) == 1
     assert len(order_store.unfinished_orders(ACCOUNT)) == len(records) - 1
     assert store.write_once(batch(LINE, seconds=1)) != ids
+
+
+def test_a_batch_of_a_busy_minute_is_written_whole_and_in_order(each_ledger: str) -> None:
+    lines = [ActivityRecorded(at=REAL, type=ActivityType.SIGNAL, symbol=f"S{n}", message=f"{n}") for n in range(300)]
+    orders = [order(f"{n}") for n in range(120)]
+    news = [OrderRecorded(order=new, fact=Created(local_id=new.local_id, at=REAL), before=None) for new in orders]
+    ids = store.write_batch(batch(*lines, *news))
+    assert ids == sorted(set(ids))
+    assert [(number, line) for number, line in reversed(store.activities(ACCOUNT, limit=1000))] == list(
+        zip(ids, lines, strict=True)
+    )
+    assert order_store.unfinished_orders(ACCOUNT) == orders
 
 
 def test_what_somebody_else_wrote_in_its_place_is_no_earlier_attempt(each_ledger: str) -> None:

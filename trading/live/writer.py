@@ -185,7 +185,7 @@ class LedgerWriter:
 
     async def _write_waiting(self) -> None:
         while self.waiting:
-            await self._ledger.run(store.write_once, self.waiting[0], token=self._token)
+            await self._ledger.run(store.write_once, store.prepare(self.waiting[0]), token=self._token)
             self.waiting.popleft()
 
     def _regained(self) -> None:
@@ -207,10 +207,11 @@ class LedgerWriter:
             sleep=asyncio.sleep,
             reraise=True,
         )
+        prepared = store.prepare(batch)
         async for attempt in attempts:
             with attempt:
                 write = store.write_batch if attempt.retry_state.attempt_number == 1 else store.write_once
-                return await self._ledger.run(write, batch, token=self._token)
+                return await self._ledger.run(write, prepared, token=self._token)
         raise AssertionError("the last attempt returns or raises")
 
     async def _within(self, seconds: float, work: Awaitable[Value]) -> Value:
@@ -244,7 +245,7 @@ def write_left_over(journal: EmergencyJournal) -> int:
     entries = journal.entries()
     for entry in entries:
         try:
-            store.write_once(from_text(entry))
+            store.write_once(store.prepare(from_text(entry)))
         except (ValueError, *store.DOES_NOT_FIT) as error:
             log.critical("ledger.journal_entry_refused", reason=str(error), entry=entry)
     if entries:
