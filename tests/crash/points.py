@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import psycopg
 STATEMENT = re.compile(r'(INSERT|UPDATE|DELETE)[^"]*"(\w+)"(.*)', re.DOTALL)
 EVENT_TYPES = re.compile(
     r"'(created|submitted|accepted|partial_fill|fill|replace_requested|replaced|replace_refused|canceled|expired|"
-    r"rejected|submit_failed|forced)'"
-)
+    r"rejected|submit_failed|forced)', (?:NULL|'\w+'), '\w+', \d"
+)  # followed by the states before and after it, which have the same names, and the version
 LEASE, HEARTBEAT = "engine_lease", "heartbeat_at,meters"
 
 
@@ -166,8 +167,8 @@ def _note(written: list[str], statement: re.Match[str]) -> None:
 
 
 def _in_short(verb: str, table: str, rest: str) -> str:
-    if table == "order_event" and (found := EVENT_TYPES.search(rest)):
-        return f"{table}({found.group(1)})"
+    if table == "order_event" and (found := EVENT_TYPES.findall(rest)):
+        return f"{table}({','.join(kind for kind, _ in groupby(found))})"
     if table == LEASE and verb == "UPDATE":
         columns = re.findall(r'"(\w+)" =', rest.partition("WHERE")[0])
         return f"{table}({','.join(columns)})"

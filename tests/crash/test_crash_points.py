@@ -43,7 +43,7 @@ def test_shares_whose_stop_was_never_sent_are_protected_although_the_engine_is_k
 def test_an_engine_killed_while_it_writes_to_postgresql_leaves_a_transaction_that_holds_nobody_up() -> None:
     """Before the commit that says that a stop is on its way: the server finds its client gone, and takes that back."""
     require(databases.postgres_answers(), "no PostgreSQL server answers at ALGO_TEST_POSTGRES_URL")
-    covered = "order_event(canceled) order_event(created) order_event(submitted)"  # the entry's rest, and the stop
+    covered = "order_event(canceled,created,submitted)"  # the entry's rest, and the stop
     summary = play(
         *("--database", "postgres", "--point", f"before commit order_state update:order_state {covered} activity #1"),
         *("--double", "20"),
