@@ -5,9 +5,10 @@
 All five symbols give a signal in the same minute, again and again. The built-in market, in a process of its own, plays
 36 minutes in one; it notes when a minute's frame is about to be sent and when each order request comes in. Meanwhile
 another process writes to the engine's database twenty times a second. Prints one JSON object; times in milliseconds.
-`write_transaction_ms` is a transaction from its beginning to its commit, with its wait for that other process;
-`write_with_its_wait_ms` is the same with what its statements are made of, its turn in the queue, and the way there and
-back. `fsync_ms` is what the disk takes to keep 8 kB, with nothing around it: every transaction contains one of these.
+`write_transaction_ms` is a transaction that writes orders, decisions or activities, from its beginning to its commit,
+with its wait for that other process; `write_or_heartbeat_transaction_ms` counts heartbeats as well: that is all that
+the engine writes. `write_with_its_wait_ms` is the first with what its statements are made of, its turn in the queue,
+and the way there and back. `fsync_ms` is what the disk takes to keep 8 kB; every transaction contains one of these.
 """
 
 import argparse
@@ -38,6 +39,7 @@ CYCLE_MINUTES = 8  # a signal, its entry's expiry, and flat averages again
 WRITES_PER_SECOND = 20
 FSYNCS, FSYNC_BYTES = 200, 8192
 WRITES = {"write_batch", "write_once"}
+HEARTBEAT = {"beat"}
 SETTINGS = {
     "WATCHLIST": ",".join(SYMBOLS), "STRATEGIES": "velez", "VELEZ__SMA_FAST": "5", "VELEZ__SMA_SLOW": "100",
     "VELEZ__CANDLE_INTERVAL_MINUTES": "1", "RISK__MAX_ORDERS_PER_MINUTE": "1000", "LOG_LEVEL": "DEBUG",
@@ -78,16 +80,22 @@ def measure(folder: Path, orders: int = 60) -> dict[str, Any]:
             admin.join()
         on, fsyncs = machine(), _fsyncs(folder / "written_bare")
         engine.stop()
-        transactions = [line["duration_ms"] for line in _logged(engine, "ledger.transaction") if line["work"] in WRITES]
+        transactions, beats = (_durations(engine, work) for work in (WRITES, HEARTBEAT))
         return {
             "machine": on,
             "orders": len(waits),
             "bar_to_order_ms": percentiles(waits),
             "write_transactions": len(transactions),
             "write_transaction_ms": percentiles(transactions),
+            "heartbeat_transactions": len(beats),
+            "write_or_heartbeat_transaction_ms": percentiles(transactions + beats),
             "write_with_its_wait_ms": percentiles([line["duration_ms"] for line in _logged(engine, "ledger.write")]),
             "fsync_ms": percentiles(fsyncs),
         }
+
+
+def _durations(engine: Engine, work: set[str]) -> list[float]:
+    return [line["duration_ms"] for line in _logged(engine, "ledger.transaction") if line["work"] in work]
 
 
 def _logged(engine: Engine, event: str) -> list[dict[str, Any]]:
