@@ -4,6 +4,7 @@ PYTHON ?= python3
 MANAGE = .venv/bin/python manage.py
 CHART = lightweight-charts
 PEERS = backtesting vectorbt nautilus
+TESTS = .venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
@@ -23,11 +24,11 @@ run: base charts  ## start the engine with its dashboard; ARGS="--provider simul
 	@$(MANAGE) ensureadmin
 	@exec $(MANAGE) runengine $(ARGS)
 
-test: dev charts axe  ## run the tests; ARGS="tests/core -q" runs some of them
-	@.venv/bin/pytest $(ARGS)
+test: dev charts axe  ## run the tests; ARGS="tests/core -q" runs some of them, "-n 0" one after another
+	@$(TESTS) $(ARGS)
 
 test-postgres: dev charts axe  ## run them on PostgreSQL instead of SQLite; ARGS as above
-	@ALGO_TEST_DATABASE=postgres .venv/bin/pytest $(ARGS)
+	@ALGO_TEST_DATABASE=postgres $(TESTS) $(ARGS)
 
 check: dev charts axe  ## all that must hold before a change goes in: lint, types, import contracts, migrations, tests
 	@.ci/step "ruff check" .venv/bin/ruff check .
@@ -36,7 +37,7 @@ check: dev charts axe  ## all that must hold before a change goes in: lint, type
 	@.ci/step "import contracts" .venv/bin/lint-imports
 	@.ci/step "migrations" $(MANAGE) makemigrations --check --dry-run
 	@.ci/step "docs" $(MAKE) --no-print-directory docs
-	@.ci/step "tests" .venv/bin/pytest $(ARGS)
+	@.ci/step "tests" $(TESTS) $(ARGS)
 	@.ci/step "simulation" .venv/bin/python -m tests.simulation.simulate --count 100
 
 audit: dev charts  ## ask whether vulnerabilities are known of what is locked (needs the network, and says so without it)

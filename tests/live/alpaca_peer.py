@@ -114,6 +114,11 @@ class Peer:
         return socket
 
 
+def named(answer: object) -> str:
+    """What to call a test's case: an answer's values, or the name of what gives it."""
+    return getattr(answer, "__name__", None) or str(answer)
+
+
 async def hang(_request: web.Request) -> Answer:
     """Never answers (longer than any test waits)."""
     await asyncio.sleep(30)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from orders.lifecycle import OrderType
-from tests.live.alpaca_peer import ACCOUNT, Answer, Peer, hang, order_message, reset
+from tests.live.alpaca_peer import ACCOUNT, Answer, Peer, hang, named, order_message, reset
 from trading.broker import (
     BracketOrderRequest,
     BrokerError,
@@ -71,7 +71,7 @@ async def test_a_clear_answer_is_the_end_of_it(peer: Peer, calls: BrokerCalls) -
     assert sent(peer) == ["submit"]
 
 
-@pytest.mark.parametrize("lost", [DOWN, TIMED_OUT, hang, reset, Answer(text="<html>")], ids=str)
+@pytest.mark.parametrize("lost", [DOWN, TIMED_OUT, hang, reset, Answer(text="<html>")], ids=named)
 async def test_an_order_that_got_there_although_its_answer_was_lost_is_found_and_not_sent_again(
     peer: Peer, calls: BrokerCalls, lost: Any
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from orders.lifecycle import OrderType, TimeInForce
-from tests.live.alpaca_peer import ACCOUNT, Answer, Peer, hang, order_message, reset
+from tests.live.alpaca_peer import ACCOUNT, Answer, Peer, hang, named, order_message, reset
 from trading.broker import (
     BracketOrderRequest,
     BrokerError,
@@ -330,7 +330,7 @@ HTML = "<html><body>Bad gateway</body></html>"
         (hang, BrokerUnavailable, "ReadTimeout"),
         (reset, BrokerUnavailable, "ConnectionError"),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_every_failure_says_what_comes_next_and_nothing_is_sent_twice(
     peer: Peer, broker: AlpacaBroker, answer: Any, error: type[BrokerError], words: str
