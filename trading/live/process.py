@@ -49,7 +49,6 @@ log = structlog.get_logger("engine")
 
 STREAMS_UP_SECONDS = 30.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
-SWITCH_SECONDS = 0.0001
 MOST_SYMBOLS_ASKED_FOR = 50
 
 
@@ -81,23 +80,20 @@ async def run_engine(options: Options) -> int:
         UserError: the engine cannot start; one line says why and what to do.
     """
     async with AsyncExitStack() as cleanup:
-        process = EngineProcess(options, cleanup, on_started=settle)
+        process = EngineProcess(options, cleanup, on_started=settle_memory)
         stop_on_signals(process.stop)
         return await process.run()
 
 
-def settle() -> None:
-    """Keeps what would hold up an order short. Only for a process that runs one engine.
+def settle_memory() -> None:
+    """What the start left behind stays to the end: the collector need not go through it again while an order waits.
 
-    What the start left behind is never collected: the collector need not go through it again. Of what comes after it
-    looks at less at a time than while modules load: a millisecond or two instead of ten. And a thread that waits for
-    the interpreter gets it soon: the ledger's waits for it after every statement, and by Python's own 5 ms, while
-    several orders are being sent, each of these waits could be longer than the whole transaction.
+    Of what comes after it looks at less at a time than while modules load: a millisecond or two instead of ten. Only
+    for a process that runs one engine: what is there now is never collected.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
