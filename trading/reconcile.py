@@ -43,11 +43,6 @@ class Found:
     price: Decimal
     held: Decimal = ZERO
 
-    @property
-    def shares(self) -> tuple[object, ...]:
-        """What differs, whatever it is worth just now."""
-        return self.symbol, self.side, self.qty, self.held
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
@@ -68,11 +63,6 @@ class Split:
     def held(self) -> Decimal:
         """What is held here, negative for a short."""
         return self.held_qty if self.side is Side.LONG else -self.held_qty
-
-    @property
-    def shares(self) -> tuple[object, ...]:
-        """What differs, whatever it is worth just now."""
-        return self.symbol, self.side, self.qty, self.held
 
 
 Difference = TypeVar("Difference", Found, Split)
@@ -164,8 +154,13 @@ def is_our_pattern(client_order_id: str) -> bool:
 
 
 def _same(now: tuple[Difference, ...], before: tuple[Difference, ...]) -> tuple[Difference, ...]:
-    known = {each.shares for each in before}
-    return tuple(each for each in now if each.shares in known)
+    known = {_shares(each) for each in before}
+    return tuple(each for each in now if _shares(each) in known)
+
+
+def _shares(difference: Found | Split) -> tuple[object, ...]:
+    """What differs, whatever it is worth just now."""
+    return difference.symbol, difference.side, difference.qty, difference.held
 
 
 def _split(ours: Position, theirs: BrokerPosition) -> Split | None:

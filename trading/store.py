@@ -139,10 +139,9 @@ def prepare(batch: Batch) -> Prepared:
                 activities.append(_activity_columns(record, batch))
             case TradeRecorded() | SessionRecorded() | HaltRecorded() | CoverMeasured() | CandleClosed() | Noted():
                 pass
-    same: dict[str, Any] = {"account_id": batch.account_id, "run_id": batch.run_id, "real_at": batch.real_at}
     return Prepared(
         batch=batch,
-        orders=order_store.prepare_orders(changes, **same),
+        orders=order_store.prepare_orders(changes, **_origin(batch)),
         decisions=insertions(models.Decision, decisions),
         activities=insertions(models.Activity, activities),
     )
@@ -172,7 +171,7 @@ def write_batch(prepared: Prepared, *, token: str = "") -> list[int]:
         raise LeaseLost("another process took over this database")
     prepared.orders.write()
     batch = prepared.batch
-    same: dict[str, Any] = {"account_id": batch.account_id, "run_id": batch.run_id, "real_at": batch.real_at}
+    same = _origin(batch)
     for record in batch.records:
         match record:
             case TradeRecorded():
@@ -348,6 +347,11 @@ def _decision_columns(record: DecisionRecorded, batch: Batch) -> dict[str, Any]:
         "correlation_id": record.correlation_id,
         "settings_hash": batch.settings_hash,
     }
+
+
+def _origin(batch: Batch) -> dict[str, Any]:
+    """Whose records these are, and when they were made, as the stores' functions take it."""
+    return {"account_id": batch.account_id, "run_id": batch.run_id, "real_at": batch.real_at}
 
 
 def _same_columns(batch: Batch) -> dict[str, Any]:

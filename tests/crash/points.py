@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -136,25 +135,14 @@ def postgres_classes(points: Points) -> tuple[type[psycopg.Connection[Any]], typ
 
     class Cursor(psycopg.ClientCursor[Any]):
         def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-            texts = self._texts(query, [params])  # before it is executed: a cursor forgets its result over it
+            ours = self.connection
+            if not isinstance(ours, Connection) or ours.autocommit:
+                return super().execute(query, params, **options)
+            text = self.mogrify(query, params)  # before it is executed: a cursor forgets its result over it
             done = super().execute(query, params, **options)
-            self._note(texts)
+            if self.rowcount > 0 and (found := STATEMENT.match(text)):
+                _note(ours.written, found)
             return done
-
-        def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-            rows = list(params_seq)
-            texts = self._texts(query, rows)
-            super().executemany(query, rows, **options)
-            self._note(texts)
-
-        def _texts(self, query: Any, rows: Sequence[Any]) -> list[str]:
-            is_watched = isinstance(self.connection, Connection) and not self.connection.autocommit
-            return [self.mogrify(query, row) for row in rows] if is_watched else []
-
-        def _note(self, texts: Iterable[str]) -> None:
-            if isinstance(self.connection, Connection) and self.rowcount > 0:
-                for found in filter(None, map(STATEMENT.match, texts)):
-                    _note(self.connection.written, found)
 
     return Connection, Cursor
 
