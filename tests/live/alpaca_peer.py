@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -39,10 +40,11 @@ class Peer:
     """`on` says what to answer; `received` is what came; `stream` plays the server's side of each WebSocket.
 
     Several answers for one request are given in turn, the last one again and again. An answer may be a function of
-    the request, which may hang, or cut the connection.
+    the request, which may hang, or cut the connection. With `tls` its REST side speaks HTTPS as "localhost".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.received: list[Received] = []
         self.connections = 0
         self.answers_pings = True
@@ -65,10 +67,10 @@ class Peer:
         app.router.add_route("*", "/{path:.*}", self._http)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"https://localhost:{port}" if self._tls else f"http://{host}:{port}"
         self.trading_stream_url = f"ws://{host}:{port}/stream"
         self.data_stream_url = f"ws://{host}:{port}/v2/iex"
         return self

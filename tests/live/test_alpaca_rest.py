@@ -1,6 +1,7 @@
 """The adapter's requests and answers, through the real client over a real socket."""
 
 import asyncio
+import ssl
 import subprocess
 import sys
 import time
@@ -8,10 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from orders.lifecycle import OrderType, TimeInForce
 from tests.live.alpaca_peer import ACCOUNT, Answer, Peer, hang, named, order_message, reset
@@ -328,7 +333,7 @@ HTML = "<html><body>Bad gateway</body></html>"
         (Answer(body=order_message(qty="three")), BrokerUnavailable, "cannot be read"),
         (Answer(body=order_message(stop_price="Infinity")), BrokerUnavailable, "cannot be read"),
         (hang, BrokerUnavailable, "ReadTimeout"),
-        (reset, BrokerUnavailable, "ConnectionError"),
+        (reset, BrokerUnavailable, "ProtocolError"),
     ],
     ids=named,
 )
@@ -385,6 +390,40 @@ async def test_nobody_listening_is_no_answer() -> None:
     with pytest.raises(BrokerUnavailable, match="ConnectionError"):
         await broker.get_account()
     await broker.disconnect()
+
+
+async def test_whoever_shows_a_certificate_that_nobody_vouches_for_gets_neither_keys_nor_orders(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(_self_signed(tmp_path / "localhost.pem"))
+    async with Peer(tls=tls) as peer:
+        peer.on("POST", "/v2/orders", order_message())
+        broker = AlpacaBroker("key", "secret", trading_url=peer.url)
+        with pytest.raises(BrokerUnavailable, match="SSLError"):
+            await broker.submit_order(BUY_STOP)
+        await broker.disconnect()
+    assert peer.received == []
+
+
+def _self_signed(path: Path) -> Path:
+    """A key and a certificate of "localhost" in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    in_clear = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    path.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, *in_clear))
+    return path
 
 
 async def test_a_hanging_request_keeps_neither_the_loop_nor_other_requests_waiting(
@@ -483,6 +522,7 @@ async def test_paper_trading_never_runs_on_a_live_account(peer: Peer, monkeypatc
         await broker.connect()
     await broker.connect()
     await broker.disconnect()
+    assert {request.headers["Host"] for request in peer.received} == {"paper.example"}
 
 
 async def test_a_market_on_this_machine_needs_no_paper_number_and_no_proxy(

@@ -7,14 +7,16 @@ import json
 import time
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, cast
+from urllib.parse import urlencode, urlsplit
 
 import alpaca
 import requests
+import urllib3
 from alpaca.common.rest import RESTClient
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
+from requests.adapters import HTTPAdapter
 
 from risk.config import is_loopback
 from trading.broker import BrokerError, BrokerUnavailable, NotAuthorized, NotFound, OrderRefused, RateLimited
@@ -28,6 +30,40 @@ if alpaca.__version__ != ALPACA_VERSION:
 DEFAULT_RATE_LIMIT_WAIT_SECONDS = 10.0
 LONGEST_RATE_LIMIT_WAIT_SECONDS = 61.0
 LONGEST_MESSAGE = 300
+COMPRESSED = urllib3.util.make_headers(accept_encoding="gzip,deflate")
+
+
+class _Connection(HTTPAdapter):
+    """What `requests` would use for one server, with the environment's proxy and certificates, but without `requests`.
+
+    Cookies, hooks and redirects, which the broker has none of, take it as long as all the rest of a request; when
+    several orders leave at once, everything else in this process waits for that.
+    """
+
+    def __init__(self, session: requests.Session, url: str) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1)
+        around = session.merge_environment_settings(url, {}, None, None, None)
+        request = requests.Request("GET", url).prepare()
+        pool = self.get_connection_with_tls_context(
+            request, around["verify"], proxies=around["proxies"], cert=around["cert"]
+        )
+        self._pool = cast("urllib3.HTTPConnectionPool", pool)
+        has_plain_proxy = self.request_url(request, around["proxies"]) == request.url
+        self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(url)) if has_plain_proxy else ""
+
+    def carry(self, method: str, url: str, opts: dict[str, Any], timing: Timing) -> urllib3.BaseHTTPResponse:
+        """One request, described as alpaca-py does for `requests`, and all of its answer. Raises HTTPError."""
+        params = {name: value for name, value in (opts.get("params") or {}).items() if value is not None}
+        return self._pool.request(
+            method,
+            self._origin + urlsplit(url).path + (f"?{urlencode(params)}" if params else ""),
+            json=opts.get("json"),
+            headers=COMPRESSED | opts["headers"],
+            timeout=urllib3.Timeout(connect=timing.connect_seconds, read=timing.read_seconds),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,  # the host is checked where the connection is made; a proxy has another name
+        )
 
 
 class _Transport(RESTClient):
@@ -40,18 +76,22 @@ class _Transport(RESTClient):
     timing: Timing
     pause_seconds = 0.0  # how long the broker's headers tell us to wait before the next request
     _last_used = 0.0
+    _connection: _Connection | None = None
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-        if time.monotonic() - self._last_used > self.timing.idle_seconds:
-            self._session.close()  # the other side may have dropped the line in silence; a new one is made
+        if self._connection is not None and time.monotonic() - self._last_used > self.timing.idle_seconds:
+            self._connection.close()  # the other side may have dropped the line in silence; a new one is made
+            self._connection = None
         try:
-            response = self._session.request(method, url, timeout=self.timing.request, **opts)
-        except requests.RequestException as error:
+            if self._connection is None:
+                self._connection = _Connection(self._session, url)
+            response = self._connection.carry(method, url, opts, self.timing)
+        except (urllib3.exceptions.HTTPError, requests.RequestException) as error:
             raise BrokerUnavailable(f"{method} {urlsplit(url).path}: {type(error).__name__}") from error
         self._last_used = time.monotonic()
         now = self.timing.unix_time()
         self.pause_seconds = _wait(response, now) if response.headers.get("X-RateLimit-Remaining") == "0" else 0.0
-        if response.status_code // 100 != 2:
+        if response.status // 100 != 2:
             raise error_of(response, now=now)
         return _exact_json(response)
 
@@ -74,12 +114,12 @@ class DataRest(_Transport, StockHistoricalDataClient):
         _bypass_proxy(self)
 
 
-def error_of(response: requests.Response, *, now: float) -> BrokerError:
+def error_of(response: urllib3.BaseHTTPResponse, *, now: float) -> BrokerError:
     """What an answer other than 2xx means for the caller; `now` is unix time.
 
     A 403 with a number (40310000 ...) is the refusal of one order; without one it is about keys or account.
     """
-    status = response.status_code
+    status = response.status
     code, message = _words(response)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(message, retry_after_seconds=_wait(response, now))
@@ -94,14 +134,14 @@ def error_of(response: requests.Response, *, now: float) -> BrokerError:
     return OrderRefused(message, status=status, code=code)
 
 
-def _words(response: requests.Response) -> tuple[int, str]:
+def _words(response: urllib3.BaseHTTPResponse) -> tuple[int, str]:
     """The broker's number (0 if none) and message, whatever the body is."""
     try:
-        body = json.loads(response.content)
+        body = json.loads(response.data)
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        text = " ".join(response.content[:LONGEST_MESSAGE].decode("utf-8", "replace").split())
+        text = " ".join(response.data[:LONGEST_MESSAGE].decode("utf-8", "replace").split())
         return 0, text or response.reason or "empty answer"
     try:
         code = int(body.get("code") or 0)
@@ -110,7 +150,7 @@ def _words(response: requests.Response) -> tuple[int, str]:
     return code, str(body.get("message") or body)[:LONGEST_MESSAGE]
 
 
-def _wait(response: requests.Response, now: float) -> float:
+def _wait(response: urllib3.BaseHTTPResponse, now: float) -> float:
     """Seconds until the broker takes requests again: `Retry-After`, else `X-RateLimit-Reset` (unix time) + 1 s."""
     try:
         if "Retry-After" in response.headers:
@@ -122,14 +162,14 @@ def _wait(response: requests.Response, now: float) -> float:
     return min(max(seconds, 0.0), LONGEST_RATE_LIMIT_WAIT_SECONDS)
 
 
-def _exact_json(response: requests.Response) -> Any:
+def _exact_json(response: urllib3.BaseHTTPResponse) -> Any:
     """The body with its numbers exactly as written, None if it is empty."""
-    if not response.content:
+    if not response.data:
         return None
     try:
-        return json.loads(response.content, parse_float=Decimal, parse_constant=_no_number)
+        return json.loads(response.data, parse_float=Decimal, parse_constant=_no_number)
     except ValueError as error:
-        raise BrokerUnavailable(f"HTTP {response.status_code} with a body that is not JSON") from error
+        raise BrokerUnavailable(f"HTTP {response.status} with a body that is not JSON") from error
 
 
 def _no_number(text: str) -> NoReturn:

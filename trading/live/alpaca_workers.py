@@ -18,9 +18,10 @@ Value = TypeVar("Value")
 class Timing:
     """How long the adapter waits: for answers, and between attempts to reach a stream.
 
-    A stream without an answer to a ping within `pong_seconds` is lost (alpaca-py itself would take three minutes). A
-    connection unused for `idle_seconds` is not used again: what is sent on a dead one is missed only after a timeout.
-    `unix_time` is the clock by which the broker says when it takes requests again.
+    `read_seconds` is between two pieces of an answer. A stream without an answer to a ping within `pong_seconds` is
+    lost (alpaca-py itself would take three minutes). A connection unused for `idle_seconds` is not used again: what is
+    sent on a dead one is missed only after a timeout. `unix_time` is the clock by which the broker says when it takes
+    requests again.
     """
 
     connect_seconds: float = 3.0
@@ -32,11 +33,6 @@ class Timing:
     ping_seconds: float = 10.0
     pong_seconds: float = 20.0
     unix_time: Callable[[], float] = time.time
-
-    @property
-    def request(self) -> tuple[float, float]:
-        """Time to connect and time between two pieces of an answer, as `requests` wants them."""
-        return (self.connect_seconds, self.read_seconds)
 
 
 DEFAULT_TIMING = Timing()

@@ -5,13 +5,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import requests
 import structlog
+import urllib3
 from django.conf import settings as django_settings
 
 from orders.command import UserError
@@ -130,12 +131,13 @@ class FollowedClock:
         self._reading: tuple[float, datetime, float] | None = None
 
     def read(self) -> bool:
-        """Asks the market; False if it has no clock of its own. Raises requests.RequestException, ValueError."""
-        answer = requests.get(self._address, timeout=CLOCK_TIMEOUT_SECONDS)
-        if answer.ok:
+        """Asks the market; False if it has no clock of its own. Raises urllib3's HTTPError, ValueError."""
+        answer = urllib3.request("GET", self._address, timeout=CLOCK_TIMEOUT_SECONDS, retries=False)
+        has_clock = answer.status == HTTPStatus.OK
+        if has_clock:
             told = answer.json()
             self._reading = monotonic(), datetime.fromisoformat(told["now"]), float(told["speed"])
-        return answer.ok
+        return has_clock
 
     def __call__(self) -> datetime:
         """Market time."""
@@ -151,7 +153,7 @@ class FollowedClock:
             await asyncio.sleep(CLOCK_READ_SECONDS)
             try:
                 await asyncio.to_thread(self.read)
-            except (requests.RequestException, ValueError) as error:
+            except (urllib3.exceptions.HTTPError, ValueError) as error:
                 log.warning("clock.unread", reason=str(error))
 
 
@@ -165,7 +167,7 @@ def clock_of(trading_url: str) -> Callable[[], datetime]:
     clock = FollowedClock(trading_url)
     try:
         return clock if clock.read() else wall_clock  # a proxy to the real one has none
-    except (requests.RequestException, ValueError) as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise UserError(
             f"No market answers at {trading_url}: start it with `manage.py runmarket`. ({error})"
         ) from error
