@@ -25,6 +25,10 @@ class Statement:
     sql: str
     values: Sequence[Any]
 
+    def only_if(self, search: "Statement") -> "Statement":
+        """The same change, but of no row unless the search finds one."""
+        return Statement(self.alias, f"{self.sql} AND EXISTS ({search.sql})", [*self.values, *search.values])
+
     def run(self) -> int:
         """Carries it out; how many rows it concerned."""
         with connections[self.alias].cursor() as cursor:
@@ -40,7 +44,11 @@ class Statement:
 
     def ids(self) -> list[int]:
         """Carries out an insertion; the new rows' ids in their order."""
-        with connections[self.alias].cursor() as cursor:
+        connection = connections[self.alias]
+        with connection.cursor() as cursor:
+            if connection.vendor == "sqlite":  # it numbers the rows of one statement one after another
+                cursor.execute(self.sql, self.values)
+                return list(range(cursor.lastrowid - cursor.rowcount + 1, cursor.lastrowid + 1))
             cursor.execute(f'{self.sql} RETURNING "id"', self.values)
             return [row[0] for row in cursor.fetchall()]
 

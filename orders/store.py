@@ -101,12 +101,16 @@ class PreparedOrders:
     updates: Sequence[tuple[str, int, Statement]]
     events: Sequence[Statement]
 
-    def write(self) -> None:
-        """Within the caller's transaction. Raises StaleOrder: an order is another one in the ledger."""
+    def write(self, *, only_if: Statement | None = None) -> None:
+        """Within the caller's transaction; no order is changed unless that search finds something.
+
+        Raises:
+            StaleOrder: an order is another one in the ledger, or nothing was found.
+        """
         for addition in self.additions:
             addition.run()
         for local_id, version, change in self.updates:
-            if change.run() != 1:
+            if (change if only_if is None else change.only_if(only_if)).run() != 1:
                 raise StaleOrder(f"order {local_id} is not at version {version} in the ledger")
         for event in self.events:
             event.run()

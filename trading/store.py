@@ -167,9 +167,7 @@ def write_batch(prepared: Prepared, *, token: str = "") -> list[int]:
         LeaseLost: somebody took over. Checked where the row is written, so an engine that hung meanwhile does nothing.
         StaleOrder: see `orders.store.record_order`.
     """
-    if token and not search(models.EngineLease, where={"token": token}).finds():
-        raise LeaseLost("another process took over this database")
-    prepared.orders.write()
+    _write_orders(prepared.orders, token)
     batch = prepared.batch
     same = _origin(batch)
     for record in batch.records:
@@ -197,6 +195,27 @@ def write_batch(prepared: Prepared, *, token: str = "") -> list[int]:
     for statement in prepared.decisions:
         statement.run()
     return [number for statement in prepared.activities for number in statement.ids()]
+
+
+def _write_orders(orders: order_store.PreparedOrders, token: str) -> None:
+    """Looks for the lease too, even if there are no orders. Where orders only change, their change does that itself:
+    a statement less, after each of which other threads may hold this one up.
+    """
+    lease = search(models.EngineLease, where={"token": token}) if token else None
+    if lease is not None and (orders.additions or not orders.updates):
+        _require(lease)
+        lease = None
+    try:
+        orders.write(only_if=lease)
+    except order_store.StaleOrder:
+        if lease is not None:
+            _require(lease)
+        raise
+
+
+def _require(lease: Statement) -> None:
+    if not lease.finds():
+        raise LeaseLost("another process took over this database")
 
 
 def _is_written(batch: Batch) -> bool:

@@ -6,8 +6,9 @@ from decimal import Decimal
 import pytest
 
 from orders import store as order_store
-from orders.events import Created
+from orders.events import Created, Submitted
 from orders.fields import utc_now
+from orders.lifecycle import apply
 from tests.db.samples import ACCOUNT, REAL, order, record_working
 from trading import store
 from trading.batch import Batch
@@ -17,7 +18,12 @@ from trading.messages import ActivityRecorded, ActivityType, CoverMeasured, Orde
 TOKEN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 DOLLARS = Decimal("12.34")
 LINE = ActivityRecorded(at=REAL, type=ActivityType.SIGNAL, symbol="AAPL", message="a signal")
-NEW = OrderRecorded(order=order(), fact=Created(local_id=order().local_id, at=order().created_at), before=None)
+NEW, NEXT = (
+    OrderRecorded(order=each, fact=Created(local_id=each.local_id, at=each.created_at), before=None)
+    for each in (order(), order("2"))
+)
+SENT = Submitted(local_id=NEW.order.local_id, at=REAL)
+CHANGE = OrderRecorded(order=apply(NEW.order, SENT), fact=SENT, before=NEW.order)
 
 
 def batch(*records: Record, seconds: int = 0) -> store.Prepared:
@@ -52,15 +58,27 @@ def test_what_somebody_else_wrote_in_its_place_is_no_earlier_attempt(each_ledger
         store.write_once(batch(NEW, seconds=1))
 
 
-def test_whoever_lost_the_lease_writes_nothing(each_ledger: str) -> None:
+@pytest.mark.parametrize("record", [LINE, NEXT, CHANGE], ids=["activity", "new order", "changed order"])
+def test_whoever_lost_the_lease_writes_nothing(each_ledger: str, record: Record) -> None:
     store.take_lease(token=TOKEN, pid=1, host="here", port=None, real_at=utc_now())
-    store.write_batch(batch(LINE), token=TOKEN)
+    store.write_batch(batch(NEW, LINE), token=TOKEN)
     store.seize_lease(token=OTHER, pid=2, host="here", real_at=utc_now())
     with pytest.raises(store.LeaseLost):
-        store.write_batch(batch(LINE, seconds=1), token=TOKEN)
+        store.write_batch(batch(record, seconds=1), token=TOKEN)
     with pytest.raises(store.LeaseLost):
-        store.write_once(batch(LINE, seconds=1), token=TOKEN)
+        store.write_once(batch(record, seconds=1), token=TOKEN)
     assert len(store.activities(ACCOUNT)) == 1
+    assert order_store.unfinished_orders(ACCOUNT) == [NEW.order]
+
+
+def test_with_the_lease_a_change_of_an_order_as_it_no_longer_is_says_just_that(each_ledger: str) -> None:
+    store.take_lease(token=TOKEN, pid=1, host="here", port=None, real_at=utc_now())
+    store.write_batch(batch(NEW), token=TOKEN)
+    store.write_batch(batch(CHANGE, seconds=1), token=TOKEN)
+    with pytest.raises(order_store.StaleOrder):
+        store.write_batch(batch(CHANGE, LINE, seconds=2), token=TOKEN)
+    assert store.activities(ACCOUNT) == []
+    assert order_store.unfinished_orders(ACCOUNT) == [CHANGE.order]
 
 
 def test_a_request_is_withdrawn_or_carried_out_and_never_both(each_ledger: str) -> None:
